@@ -1,0 +1,3 @@
+//! The `isochrone` binary; everything lives in the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Counters (per thread, one writer, summed by the reader) and logs.

@@ -1,0 +1,2 @@
+//! Names → records or routes: zone-file text, compiled zones, wildcards, negative answers. Knows nothing of clients and health.
+#![deny(clippy::disallowed_methods)]
