@@ -2,6 +2,17 @@
 //! regions or clients' places.
 #![deny(clippy::disallowed_methods)]
 
+pub mod codes;
+pub mod cookie;
+pub mod ecs;
 pub mod name;
+pub mod qname;
+pub mod query;
+pub mod writer;
 
+pub use codes::{ExtendedError, Rcode, class, rtype};
+pub use ecs::Ecs;
 pub use name::{Name, NameError};
+pub use qname::QName;
+pub use query::{Edns, HEADER_LEN, Ignored, Parsed, Query, Question, Refusal};
+pub use writer::Writer;

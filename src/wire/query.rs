@@ -1,0 +1,307 @@
+//! Reading a query: header, question, OPT. Everything a client may send ends in one of three verdicts, never in a panic.
+
+use super::{
+    codes::{Rcode, option, rtype},
+    ecs::Ecs,
+    qname::QName,
+};
+
+/// Length of the DNS header.
+pub const HEADER_LEN: usize = 12;
+
+/// The question section of a query.
+pub struct Question {
+    /// The name asked for.
+    pub name: QName,
+    /// Type asked for.
+    pub qtype: u16,
+    /// Class asked for.
+    pub qclass: u16,
+}
+
+impl Question {
+    /// Length of the question section: name, type and class.
+    pub fn wire_len(&self) -> usize {
+        self.name.len() + 4
+    }
+}
+
+/// What a query's OPT record says (RFC 6891).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Edns {
+    /// Largest UDP message the client takes, in bytes, as sent; below 512 counts as 512.
+    pub payload: u16,
+    /// EDNS version; anything but 0 is answered BADVERS.
+    pub version: u8,
+    /// DNSSEC OK.
+    pub dnssec_ok: bool,
+    /// Client subnet.
+    pub ecs: Option<Ecs>,
+    /// The first COOKIE option: client cookie and what came after it.
+    pub cookie: Option<Cookie>,
+    /// NSID asked for.
+    pub nsid: bool,
+    /// edns-tcp-keepalive asked for.
+    pub keepalive: bool,
+}
+
+/// A COOKIE option of the right length (RFC 7873 §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cookie {
+    /// Client cookie.
+    pub client: [u8; 8],
+    /// Server cookie of 16 bytes (RFC 9018 §4), if one of that length came.
+    pub server: Option<[u8; 16]>,
+}
+
+/// A message that can be answered from the zones, or for its cookie alone.
+pub struct Query {
+    /// `None`: QDCOUNT 0 with a COOKIE option (RFC 7873 §5.4).
+    pub question: Option<Question>,
+    /// `None`: no OPT record.
+    pub edns: Option<Edns>,
+}
+
+/// A message that gets an error and nothing else.
+pub struct Refusal {
+    /// The error.
+    pub rcode: Rcode,
+    /// The question, where one could be read.
+    pub question: Option<Question>,
+    /// The OPT record, where one was seen.
+    pub edns: Option<Edns>,
+}
+
+/// Why a packet is not answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignored {
+    /// Under 12 bytes.
+    Short,
+    /// A response (QR set): answering would make a loop.
+    Response,
+}
+
+/// What a packet turned out to be.
+#[allow(clippy::large_enum_variant)] // lives on the stack for one query
+pub enum Parsed {
+    /// Answer it.
+    Query(Query),
+    /// Refuse it.
+    Refuse(Refusal),
+    /// Drop it.
+    Ignore(Ignored),
+}
+
+/// Reads one message.
+pub fn parse(packet: &[u8]) -> Parsed {
+    if packet.len() < HEADER_LEN {
+        return Parsed::Ignore(Ignored::Short);
+    }
+    if packet[2] & 0x80 != 0 {
+        return Parsed::Ignore(Ignored::Response);
+    }
+    if opcode(packet) != 0 {
+        return refuse(Rcode::NotImp, None, None);
+    }
+    let [questions, answers, authorities, additionals] =
+        [4, 6, 8, 10].map(|at| u16::from_be_bytes([packet[at], packet[at + 1]]));
+    if questions > 1 {
+        return refuse(Rcode::FormErr, None, None);
+    }
+    let mut question = None;
+    let mut at = HEADER_LEN;
+    if questions == 1 {
+        let Some(read) = parse_question(&packet[HEADER_LEN..]) else { return refuse(Rcode::FormErr, None, None) };
+        at += read.wire_len();
+        question = Some(read);
+    }
+    let mut edns = None;
+    let outcome = parse_records(packet, at, u32::from(answers) + u32::from(authorities), additionals, &mut edns);
+    match (outcome, &question, &edns) {
+        (Err(rcode), ..) => refuse(rcode, question, edns),
+        (Ok(()), None, Some(Edns { cookie: Some(_), .. })) => Parsed::Query(Query { question, edns }),
+        (Ok(()), None, _) => refuse(Rcode::FormErr, None, edns),
+        (Ok(()), Some(_), _) => Parsed::Query(Query { question, edns }),
+    }
+}
+
+/// The opcode of a message of at least 12 bytes.
+pub fn opcode(packet: &[u8]) -> u8 {
+    packet[2] >> 3 & 0x0f
+}
+
+fn refuse(rcode: Rcode, question: Option<Question>, edns: Option<Edns>) -> Parsed {
+    Parsed::Refuse(Refusal { rcode, question, edns })
+}
+
+fn parse_question(bytes: &[u8]) -> Option<Question> {
+    let name = QName::parse(bytes)?;
+    let &[t1, t2, c1, c2] = bytes.get(name.len()..name.len() + 4)? else { return None };
+    Some(Question { name, qtype: u16::from_be_bytes([t1, t2]), qclass: u16::from_be_bytes([c1, c2]) })
+}
+
+/// Walks the records after the question; `edns` is filled even when an error follows, so that the error can carry an OPT.
+fn parse_records(
+    packet: &[u8],
+    mut at: usize,
+    before_additional: u32,
+    additionals: u16,
+    edns: &mut Option<Edns>,
+) -> Result<(), Rcode> {
+    for _ in 0..before_additional {
+        at = skip_record(packet, at).ok_or(Rcode::FormErr)?.end;
+    }
+    for _ in 0..additionals {
+        let record = skip_record(packet, at).ok_or(Rcode::FormErr)?;
+        if record.rtype == rtype::OPT {
+            if edns.is_some() || packet[at] != 0 {
+                return Err(Rcode::FormErr);
+            }
+            let fixed = &packet[record.fixed_at..record.rdata_at];
+            let read = edns.insert(Edns {
+                payload: u16::from_be_bytes([fixed[2], fixed[3]]),
+                version: fixed[5],
+                dnssec_ok: fixed[6] & 0x80 != 0,
+                ..Edns::default()
+            });
+            if read.version != 0 {
+                return Err(Rcode::BadVers);
+            }
+            parse_options(&packet[record.rdata_at..record.end], read).ok_or(Rcode::FormErr)?;
+        }
+        at = record.end;
+    }
+    if at == packet.len() { Ok(()) } else { Err(Rcode::FormErr) }
+}
+
+struct RecordAt {
+    rtype: u16,
+    fixed_at: usize,
+    rdata_at: usize,
+    end: usize,
+}
+
+/// Where a record's parts lie. Its owner may be compressed; it is stepped over, not followed.
+fn skip_record(packet: &[u8], start: usize) -> Option<RecordAt> {
+    let mut at = start;
+    loop {
+        match *packet.get(at)? {
+            0 => {
+                at += 1;
+                break;
+            }
+            0xc0.. => {
+                at += 2;
+                break;
+            }
+            n @ 1..=63 => at += 1 + usize::from(n),
+            _ => return None,
+        }
+    }
+    let fixed = packet.get(at..at + 10)?;
+    let rdata_at = at + 10;
+    let end = rdata_at + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+    (end <= packet.len()).then(|| RecordAt {
+        rtype: u16::from_be_bytes([fixed[0], fixed[1]]),
+        fixed_at: at,
+        rdata_at,
+        end,
+    })
+}
+
+/// Reads the options we know; `None` when one is malformed. Unknown ones are stepped over (RFC 6891 §6.1.2).
+fn parse_options(mut data: &[u8], edns: &mut Edns) -> Option<()> {
+    while !data.is_empty() {
+        let &[c1, c2, l1, l2, ref rest @ ..] = data else { return None };
+        let len = usize::from(u16::from_be_bytes([l1, l2]));
+        let (value, rest) = rest.split_at_checked(len)?;
+        data = rest;
+        match u16::from_be_bytes([c1, c2]) {
+            option::CLIENT_SUBNET if edns.ecs.is_some() => return None,
+            option::CLIENT_SUBNET => edns.ecs = Some(Ecs::parse(value)?),
+            // Of several cookies only the first is considered (RFC 7873 §5.2).
+            option::COOKIE if edns.cookie.is_none() => edns.cookie = Some(parse_cookie(value)?),
+            option::NSID => edns.nsid = true,
+            option::TCP_KEEPALIVE => edns.keepalive = true,
+            _ => {}
+        }
+    }
+    Some(())
+}
+
+fn parse_cookie(value: &[u8]) -> Option<Cookie> {
+    let (client, server) = value.split_first_chunk::<8>()?;
+    matches!(server.len(), 0 | 8..=32).then(|| Cookie { client: *client, server: server.try_into().ok() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WWW: &[u8] = b"\x03www\x07example\x03com\x00\x00\x01\x00\x01";
+
+    fn packet(flags: [u8; 2], counts: [u8; 4], parts: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = vec![0x12, 0x34, flags[0], flags[1]];
+        for n in counts {
+            bytes.extend([0, n]);
+        }
+        bytes.extend(parts.concat());
+        bytes
+    }
+
+    fn opt(options: &[u8]) -> Vec<u8> {
+        [&b"\0\0\x29\x04\xd0\0\0\0\0"[..], &(options.len() as u16).to_be_bytes(), options].concat()
+    }
+
+    fn verdict(packet: &[u8]) -> String {
+        match parse(packet) {
+            Parsed::Query(q) => format!("query{}", if q.edns.is_some() { "+opt" } else { "" }),
+            Parsed::Refuse(r) => format!("{:?}{}", r.rcode, if r.edns.is_some() { "+opt" } else { "" }),
+            Parsed::Ignore(i) => format!("{i:?}"),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_packet_gets_its_verdict() {
+        let two_opts = [opt(b""), opt(b"")].concat();
+        let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+            ("plain", packet([1, 0], [1, 0, 0, 0], &[WWW]), "query"),
+            ("edns", packet([1, 0], [1, 0, 0, 1], &[WWW, &opt(b"")]), "query+opt"),
+            ("short", vec![0; 11], "Short"),
+            ("response", packet([0x80, 0], [1, 0, 0, 0], &[WWW]), "Response"),
+            ("notify", packet([0x20, 0], [1, 0, 0, 0], &[WWW]), "NotImp"),
+            ("two questions", packet([0, 0], [2, 0, 0, 0], &[WWW, WWW]), "FormErr"),
+            ("no question", packet([0, 0], [0, 0, 0, 0], &[]), "FormErr"),
+            ("no question, opt", packet([0, 0], [0, 0, 0, 1], &[&opt(b"")]), "FormErr+opt"),
+            ("cookie alone", packet([0, 0], [0, 0, 0, 1], &[&opt(b"\0\x0a\0\x0812345678")]), "query+opt"),
+            ("trailing", packet([0, 0], [1, 0, 0, 0], &[WWW, b"x"]), "FormErr"),
+            ("missing additional", packet([0, 0], [1, 0, 0, 1], &[WWW]), "FormErr"),
+            ("two opts", packet([0, 0], [1, 0, 0, 2], &[WWW, &two_opts]), "FormErr+opt"),
+            ("version 1", packet([0, 0], [1, 0, 0, 1], &[WWW, b"\0\0\x29\x04\xd0\0\x01\0\0\0\0"]), "BadVers+opt"),
+            ("opt owner", packet([0, 0], [1, 0, 0, 1], &[WWW, b"\x01x", &opt(b"")]), "FormErr"),
+            ("bad ecs", packet([0, 0], [1, 0, 0, 1], &[WWW, &opt(b"\0\x08\0\x03\0\x01\x18")]), "FormErr+opt"),
+            ("bad cookie", packet([0, 0], [1, 0, 0, 1], &[WWW, &opt(b"\0\x0a\0\x01x")]), "FormErr+opt"),
+            ("option overrun", packet([0, 0], [1, 0, 0, 1], &[WWW, &opt(b"\xfd\xe9\0\x32abc")]), "FormErr+opt"),
+            ("pointer", packet([0, 0], [1, 0, 0, 0], &[b"\xc0\x0c\0\x01\0\x01"]), "FormErr"),
+            (
+                "an additional before the opt",
+                packet([0, 0], [1, 0, 0, 2], &[WWW, b"\0\0\x01\0\x01\0\0\0\0\0\x04\x7f\0\0\x01", &opt(b"")]),
+                "query+opt",
+            ),
+        ];
+        for (name, bytes, expected) in cases {
+            assert_eq!(verdict(&bytes), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_cut_of_a_full_query_has_a_verdict() {
+        let options = b"\0\x08\0\x07\0\x01\x18\0\xc0\0\x02\0\x0a\0\x0812345678\0\x03\0\0";
+        let whole = packet([1, 0], [1, 0, 0, 1], &[WWW, &opt(options)]);
+        assert_eq!(verdict(&whole), "query+opt");
+        for n in 0..whole.len() {
+            let got = verdict(&whole[..n]);
+            assert!(got.starts_with("FormErr") || got == "Short", "{n}: {got}");
+        }
+    }
+}
