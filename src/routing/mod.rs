@@ -1,3 +1,16 @@
 //! Which region for which client: the compiled map from addresses to rankings, the policies, and the snapshot that queries
 //! read. Knows nothing of sockets and of the wire format.
 #![deny(clippy::disallowed_methods)]
+
+pub mod build;
+pub mod hash;
+pub mod health;
+pub mod map;
+mod overlay;
+pub mod plan;
+pub mod policy;
+pub mod snapshot;
+
+pub use map::ClientMap;
+pub use plan::{Family, Plan};
+pub use snapshot::Snapshot;

@@ -69,6 +69,4 @@ pub enum ExtendedError {
     NotAuthoritative = 20,
     /// 21: the operation is not offered (transfers, other opcodes).
     NotSupported = 21,
-    /// 22: no region is usable and the route is set to SERVFAIL.
-    NoReachableAuthority = 22,
 }

@@ -1,2 +1,11 @@
 //! Names → records or routes: zone-file text, compiled zones, wildcards, negative answers. Knows nothing of clients and health.
 #![deny(clippy::disallowed_methods)]
+
+pub mod compile;
+pub mod content;
+pub mod fragment;
+pub mod tree;
+
+pub use compile::{Cut, Found, Node, RrSet, Zone, ZoneTable};
+pub use content::ZoneContent;
+pub use fragment::{Fragment, OwnedFragment};

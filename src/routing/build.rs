@@ -1,0 +1,414 @@
+//! Compiling [`ClientMap`]s: walk the location data once, rank each place's regions, intern what is equal, merge neighbours.
+//!
+//! One walk feeds the maps of all routes. A place's estimates are worked out once and shared by them.
+
+use std::{collections::HashMap, hash::Hash, net::IpAddr, net::Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::map::{Bits, ClientMap, Entry, RangeMap, Rankings};
+use super::overlay::{Overlay, Segment};
+use crate::{
+    config::model::{ClientMatch, RegionId, Rule},
+    geo::{GeoError, Locations, Place, asn::AsnTable, special::embedded_v4},
+    latency::estimate::Estimator,
+};
+
+/// One map to compile: what its rankings are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MapSpec {
+    /// The regions to rank by latency where no rule matches; `None`: the policy ranks by itself and only rules matter.
+    pub ranked: Option<Vec<RegionId>>,
+    /// The rules, first match first.
+    pub rules: Vec<MapRule>,
+}
+
+/// A rule as the map sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MapRule {
+    /// Any of these makes it match.
+    pub clients: Vec<ClientMatch>,
+    /// The regions to rank where it matches.
+    pub regions: Vec<RegionId>,
+}
+
+impl From<&Rule> for MapRule {
+    fn from(rule: &Rule) -> Self {
+        MapRule { clients: rule.clients.clone(), regions: rule.regions.clone() }
+    }
+}
+
+impl MapSpec {
+    fn has_place_rules(&self) -> bool {
+        let by_place = |c: &ClientMatch| matches!(c, ClientMatch::Country(_) | ClientMatch::Continent(_));
+        self.rules.iter().flat_map(|rule| &rule.clients).any(by_place)
+    }
+
+    fn needs_walk(&self) -> bool {
+        self.ranked.is_some() || self.has_place_rules()
+    }
+
+    /// The first rule that a place matches by its country or continent.
+    fn rule_of_place(&self, place: &Place) -> Option<u16> {
+        let matches = |client: &ClientMatch| match client {
+            ClientMatch::Country(country) => place.country == Some(*country),
+            ClientMatch::Continent(continent) => place.continent == Some(*continent),
+            ClientMatch::Asn(_) | ClientMatch::Prefix(_) => false,
+        };
+        self.rules.iter().position(|rule| rule.clients.iter().any(matches)).map(|index| index as u16)
+    }
+
+    fn regions_under(&self, rule: Option<u16>) -> &[RegionId] {
+        match (&self.ranked, rule) {
+            (None, _) => &[],
+            (Some(_), Some(rule)) => &self.rules[usize::from(rule)].regions,
+            (Some(all), None) => all,
+        }
+    }
+}
+
+/// Where the data comes from.
+pub struct Sources<'s> {
+    /// Places of addresses.
+    pub locations: &'s Locations,
+    /// Autonomous systems; needed by rules that name one.
+    pub asns: Option<&'s AsnTable>,
+    /// Milliseconds from a place to every region.
+    pub estimator: &'s Estimator,
+    /// A range may take its neighbour's ranking where that costs it less than this, in milliseconds.
+    pub switch_margin_ms: f32,
+}
+
+/// Compiles the maps, in the order of their specifications.
+///
+/// # Errors
+/// What the location data or the table of autonomous systems has to report.
+pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Vec<ClientMap>, GeoError> {
+    let mut tables: Vec<Tables> = specs.iter().map(|_| Tables::default()).collect();
+    let needs_walk = specs.iter().any(MapSpec::needs_walk);
+
+    let mut v4_builders = Vec::with_capacity(specs.len());
+    for spec in specs {
+        v4_builders.push(RangeBuilder::<u32>::new(spec, v4_overlay(spec, sources.asns)?, sources.switch_margin_ms));
+    }
+    if needs_walk {
+        let mut places = Places::new(sources.estimator);
+        sources.locations.walk_v4(&mut |first, last, id, place| {
+            places.learn(id, place);
+            for (builder, tables) in v4_builders.iter_mut().zip(&mut tables) {
+                builder.push(first, last, id, &places, tables);
+            }
+        })?;
+    }
+    let v4: Vec<RangeMap<u32>> = v4_builders.into_iter().zip(&mut tables).map(|(b, t)| b.finish(t)).collect();
+
+    let mut v6_builders = Vec::with_capacity(specs.len());
+    for ((spec, tables), v4) in specs.iter().zip(&mut tables).zip(&v4) {
+        let uniform = (v4.iter().count() == 1).then(|| v4.find(0).0);
+        let embedding = uniform.unwrap_or_else(|| tables.entry(EMBEDDING));
+        let overlay = v6_overlay(spec, sources.asns, embedding)?;
+        v6_builders.push(RangeBuilder::<u128>::new(spec, overlay, sources.switch_margin_ms));
+    }
+    if needs_walk {
+        let mut places = Places::new(sources.estimator);
+        sources.locations.walk_v6(&mut |first, last, id, place| {
+            places.learn(id, place);
+            for (builder, tables) in v6_builders.iter_mut().zip(&mut tables) {
+                builder.push(first, last, id, &places, tables);
+            }
+        })?;
+    }
+    let v6: Vec<RangeMap<u128>> = v6_builders.into_iter().zip(&mut tables).map(|(b, t)| b.finish(t)).collect();
+
+    let parts = v4.into_iter().zip(v6).zip(tables);
+    Ok(parts.map(|((v4, v6), t)| ClientMap { v4, v6, entries: t.entries, rankings: t.rankings }).collect())
+}
+
+/// Stands for the IPv6 ranges that embed IPv4 addresses. Those are looked up in the IPv4 part; here they only must not be taken
+/// for their neighbours.
+const EMBEDDING: Entry = Entry { rule: Some(u16::MAX), ranking: Some(u32::MAX) };
+
+/// The IPv6 ranges that embed IPv4: v4-mapped, NAT64, Teredo, 6to4 (see `geo::special`).
+const EMBEDDING_RANGES: [(u128, u32); 4] = [
+    (0xffff << 32, 96),
+    (0x0064_ff9b << 96, 96),
+    (0x2001_0000 << 96, 32),
+    (0x2002 << 112, 16),
+];
+
+fn v4_overlay(spec: &MapSpec, asns: Option<&AsnTable>) -> Result<Overlay<u32>, GeoError> {
+    let mut ranges = Vec::new();
+    for_each_prefix(spec, |rule, prefix| {
+        if let Some((first, last)) = as_v4_range(prefix) {
+            ranges.push((first, last, rule));
+        }
+    });
+    if let Some((asns, rule_of)) = asns.zip(asn_rules(spec)) {
+        asns.walk_v4(&mut |first, last, asn| {
+            if let Some(rule) = rule_of.get(&asn) {
+                ranges.push((first, last, *rule));
+            }
+        })?;
+    }
+    Ok(Overlay::of_rules(ranges))
+}
+
+fn v6_overlay(spec: &MapSpec, asns: Option<&AsnTable>, embedding: u32) -> Result<Overlay<u128>, GeoError> {
+    let mut ranges = Vec::new();
+    for_each_prefix(spec, |rule, prefix| {
+        if let (IpNet::V6(net), None) = (prefix, as_v4_range(prefix)) {
+            ranges.push((net.network().to_bits(), net.broadcast().to_bits(), rule));
+        }
+    });
+    if let Some((asns, rule_of)) = asns.zip(asn_rules(spec)) {
+        asns.walk_v6(&mut |first, last, asn| {
+            if let Some(rule) = rule_of.get(&asn) {
+                ranges.push((first, last, *rule));
+            }
+        })?;
+    }
+    let fixed = EMBEDDING_RANGES.map(|(first, len)| (first, first | u128::MAX >> len, embedding));
+    Ok(Overlay::of_rules(ranges).with_fixed(&fixed))
+}
+
+fn for_each_prefix(spec: &MapSpec, mut each: impl FnMut(u16, IpNet)) {
+    for (index, rule) in spec.rules.iter().enumerate() {
+        for client in &rule.clients {
+            if let ClientMatch::Prefix(prefix) = client {
+                each(index as u16, *prefix);
+            }
+        }
+    }
+}
+
+/// The IPv4 range of a prefix: its own, or the one it embeds (`::ffff:10.0.0.0/104` is `10.0.0.0/8`).
+fn as_v4_range(prefix: IpNet) -> Option<(u32, u32)> {
+    match prefix {
+        IpNet::V4(net) => Some((net.network().to_bits(), net.broadcast().to_bits())),
+        IpNet::V6(net) => {
+            let first = embedded_v4(net.network())?;
+            let known_bits = u32::from(net.prefix_len().checked_sub(first.offset_bits)?);
+            let mask = ((1u64 << 32u32.saturating_sub(known_bits)) - 1) as u32;
+            let base = first.v4.to_bits() & !mask;
+            Some((base, base | mask))
+        }
+    }
+}
+
+/// Which rule each named autonomous system matches first; `None` when no rule names one.
+fn asn_rules(spec: &MapSpec) -> Option<HashMap<u32, u16>> {
+    let mut rule_of = HashMap::new();
+    for (index, rule) in spec.rules.iter().enumerate() {
+        for client in &rule.clients {
+            if let ClientMatch::Asn(asn) = client {
+                rule_of.entry(*asn).or_insert(index as u16);
+            }
+        }
+    }
+    (!rule_of.is_empty()).then_some(rule_of)
+}
+
+/// What has been learnt of the places of one walk, by place number.
+struct Places<'e> {
+    estimator: &'e Estimator,
+    known: Vec<Place>,
+    estimates_ms: Vec<f32>, // region by region, place after place; NaN-free only where the place has coordinates
+}
+
+impl<'e> Places<'e> {
+    fn new(estimator: &'e Estimator) -> Self {
+        Places { estimator, known: Vec::new(), estimates_ms: Vec::new() }
+    }
+
+    fn learn(&mut self, id: u32, place: &Place) {
+        if id as usize == self.known.len() {
+            self.known.push(*place);
+            let start = self.estimates_ms.len();
+            self.estimates_ms.resize(start + self.estimator.region_count(), f32::INFINITY);
+            if let Some(coordinates) = place.coordinates {
+                self.estimator.fill(coordinates, &mut self.estimates_ms[start..]);
+            }
+        }
+    }
+
+    fn estimates_ms(&self, id: u32) -> &[f32] {
+        let n = self.estimator.region_count();
+        &self.estimates_ms[id as usize * n..][..n]
+    }
+}
+
+/// Entries and rankings of one map, each kept once.
+#[derive(Default)]
+struct Tables {
+    entries: Vec<Entry>,
+    entry_ids: HashMap<Entry, u32>,
+    rankings: Rankings,
+    ranking_ids: HashMap<Box<[RegionId]>, u32>,
+}
+
+impl Tables {
+    fn entry(&mut self, entry: Entry) -> u32 {
+        *self.entry_ids.entry(entry).or_insert_with(|| {
+            self.entries.push(entry);
+            self.entries.len() as u32 - 1
+        })
+    }
+
+    fn ranking(&mut self, order: &[RegionId]) -> u32 {
+        if let Some(id) = self.ranking_ids.get(order) {
+            return *id;
+        }
+        let id = self.rankings.push(order);
+        self.ranking_ids.insert(order.into(), id);
+        id
+    }
+}
+
+/// Compiles the ranges of one family for one map from located ranges that come in ascending order.
+struct RangeBuilder<'s, A> {
+    spec: &'s MapSpec,
+    overlay: Overlay<A>,
+    switch_margin_ms: f32,
+    next: Option<A>, // the first address not covered yet; `None`: all are
+    ranges: Vec<(A, u32)>,
+    run: Option<Entry>, // what the last range got
+    rule_of_place: Vec<Option<u16>>,
+    own_ranking: HashMap<(u32, Option<u16>), u32>, // by place and rule
+    order: Vec<RegionId>,
+}
+
+impl<'s, A: Bits> RangeBuilder<'s, A> {
+    fn new(spec: &'s MapSpec, overlay: Overlay<A>, switch_margin_ms: f32) -> Self {
+        RangeBuilder {
+            spec,
+            overlay,
+            switch_margin_ms,
+            next: Some(A::ZERO),
+            ranges: Vec::new(),
+            run: None,
+            rule_of_place: Vec::new(),
+            own_ranking: HashMap::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Takes the located range `first..=last`; all before it that was not given is a gap.
+    fn push(&mut self, first: A, last: A, id: u32, places: &Places, tables: &mut Tables) {
+        if id as usize >= self.rule_of_place.len() {
+            self.rule_of_place.push(self.spec.rule_of_place(&places.known[id as usize]));
+        }
+        if let Some(gap_start) = self.next.filter(|next| *next < first) {
+            self.cover(gap_start, first.previous(), None, tables);
+        }
+        self.cover(first, last, Some((id, places)), tables);
+        self.next = (last < A::MAX).then(|| last.next());
+    }
+
+    fn finish(mut self, tables: &mut Tables) -> RangeMap<A> {
+        if let Some(gap_start) = self.next {
+            self.cover(gap_start, A::MAX, None, tables);
+        }
+        RangeMap::new(self.ranges)
+    }
+
+    /// Splits a range where the overlay changes.
+    fn cover(&mut self, first: A, last: A, located: Option<(u32, &Places)>, tables: &mut Tables) {
+        let mut at = first;
+        loop {
+            let (segment, segment_last) = self.overlay.at(at);
+            self.emit(at, segment, located, tables);
+            if segment_last >= last {
+                break;
+            }
+            at = segment_last.next();
+        }
+    }
+
+    fn emit(&mut self, first: A, segment: Segment, located: Option<(u32, &Places)>, tables: &mut Tables) {
+        let by_overlay = match segment {
+            Segment::Fixed(entry) => {
+                self.run = None;
+                self.ranges.push((first, entry));
+                return;
+            }
+            Segment::Rule(rule) => Some(rule),
+            Segment::None => None,
+        };
+        let by_place = located.and_then(|(id, _)| self.rule_of_place[id as usize]);
+        let rule = by_overlay.into_iter().chain(by_place).min();
+        let entry = Entry { rule, ranking: self.ranking(rule, located, tables) };
+        self.run = Some(entry);
+        let id = tables.entry(entry);
+        self.ranges.push((first, id));
+        // Equal neighbours are one range: keep memory flat while millions of networks stream through.
+        if let [.., (_, before), (_, last)] = self.ranges[..]
+            && before == last
+        {
+            self.ranges.pop();
+        }
+    }
+
+    /// The place's own ranking, or the run's where that costs the place less than the margin. The run's ranking is always the
+    /// own one of the place that began the run, so adoptions never chain.
+    fn ranking(&mut self, rule: Option<u16>, located: Option<(u32, &Places)>, tables: &mut Tables) -> Option<u32> {
+        let regions = self.spec.regions_under(rule);
+        let (id, places) = located?;
+        if regions.is_empty() || places.known[id as usize].coordinates.is_none() {
+            return None;
+        }
+        let estimates_ms = places.estimates_ms(id);
+        let order = &mut self.order;
+        let own = *self.own_ranking.entry((id, rule)).or_insert_with(|| {
+            order.clear();
+            order.extend_from_slice(regions);
+            sort_by_estimate(order, estimates_ms);
+            tables.ranking(order)
+        });
+        let adopted = match self.run {
+            Some(Entry { rule: run_rule, ranking: Some(run) }) if run_rule == rule && run != own => {
+                let cost_ms = adoption_cost_ms(tables.rankings.get(run), estimates_ms);
+                (cost_ms < self.switch_margin_ms).then_some(run)
+            }
+            _ => None,
+        };
+        Some(adopted.unwrap_or(own))
+    }
+}
+
+/// Lowest estimate first, ties in file order.
+pub(super) fn sort_by_estimate(regions: &mut [RegionId], estimates_ms: &[f32]) {
+    regions.sort_unstable_by(|a, b| {
+        estimates_ms[a.index()].total_cmp(&estimates_ms[b.index()]).then_with(|| a.cmp(b))
+    });
+}
+
+/// What following `order` can cost a place at most, whichever regions are healthy: the largest amount by which an earlier region
+/// is farther than a later one.
+fn adoption_cost_ms(order: &[RegionId], estimates_ms: &[f32]) -> f32 {
+    let mut best_later_ms = f32::INFINITY;
+    let mut cost_ms = 0.0f32;
+    for region in order.iter().rev() {
+        let ms = estimates_ms[region.index()];
+        cost_ms = cost_ms.max(ms - best_later_ms);
+        best_later_ms = best_later_ms.min(ms);
+    }
+    cost_ms
+}
+
+/// True when a rule's conditions match a client; the direct form of what the map compiles, for `explain` and the tests.
+pub fn rule_matches(clients: &[ClientMatch], address: IpAddr, place: Option<&Place>, asn: Option<u32>) -> bool {
+    let address = match address {
+        IpAddr::V6(v6) => embedded_v4(v6).map_or(address, |embedded| IpAddr::V4(embedded.v4)),
+        IpAddr::V4(_) => address,
+    };
+    clients.iter().any(|client| match client {
+        ClientMatch::Country(country) => place.is_some_and(|p| p.country == Some(*country)),
+        ClientMatch::Continent(continent) => place.is_some_and(|p| p.continent == Some(*continent)),
+        ClientMatch::Asn(wanted) => asn == Some(*wanted),
+        ClientMatch::Prefix(prefix) => match (as_v4_range(*prefix), address) {
+            (Some((first, last)), IpAddr::V4(v4)) => (first..=last).contains(&v4.to_bits()),
+            (None, IpAddr::V6(v6)) => prefix.contains(&IpAddr::V6(Ipv6Addr::from(v6))),
+            _ => false,
+        },
+    })
+}

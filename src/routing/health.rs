@@ -1,0 +1,104 @@
+//! Health as queries see it: for each pool, which members answer now and how long that surely holds. A change of health makes a
+//! new view; the map and everything else stay as they are.
+
+use super::plan::{Family, Plan, Pool, PoolId};
+use crate::config::model::RegionId;
+
+/// What is known of a probe target, in the order of [`Plan::targets`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TargetHealth {
+    /// It counts as up.
+    pub up: bool,
+    /// While its state is in doubt: seconds in which it may change.
+    pub doubt_s: Option<u32>,
+    /// Lowest connect time of the last hour in milliseconds.
+    pub baseline_ms: Option<f32>,
+}
+
+impl TargetHealth {
+    /// What counts before the first result: up.
+    pub const UNKNOWN: TargetHealth = TargetHealth { up: true, doubt_s: None, baseline_ms: None };
+}
+
+/// The state of all pools at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthView {
+    pools: Vec<PoolState>,
+    fallback_order: Vec<RegionId>,
+    has_baseline: bool,
+}
+
+/// The state of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolState {
+    /// By member: it answers.
+    pub up: Box<[bool]>,
+    /// Enough members are up for the region to count.
+    pub is_healthy: bool,
+    usable: [bool; 2],
+    /// While a member is in doubt: seconds in which the answer may change.
+    pub doubt_s: Option<u32>,
+}
+
+impl PoolState {
+    /// The region counts, and a member of the family is up.
+    pub fn is_usable(&self, family: Family) -> bool {
+        self.usable[family as usize]
+    }
+
+    fn of(pool: &Pool, targets: &[TargetHealth]) -> PoolState {
+        let health = |target: Option<usize>| target.map_or(TargetHealth::UNKNOWN, |index| targets[index]);
+        let up: Box<[bool]> = pool.members.iter().map(|member| health(member.target).up).collect();
+        let up_count = up.iter().filter(|up| **up).count();
+        let is_healthy = up_count >= pool.min_healthy.of(up.len());
+        let is_usable = |family| {
+            is_healthy
+                && match (family, &pool.name) {
+                    (_, Some(_)) => true,
+                    (Family::V4, None) => pool.v4.slots.iter().any(|slot| up[slot.member]),
+                    (Family::V6, None) => pool.v6.slots.iter().any(|slot| up[slot.member]),
+                }
+        };
+        PoolState {
+            usable: [is_usable(Family::V4), is_usable(Family::V6)],
+            doubt_s: pool.members.iter().filter_map(|member| health(member.target).doubt_s).min(),
+            is_healthy,
+            up,
+        }
+    }
+}
+
+impl HealthView {
+    /// Works the view out; `targets` are in the order of [`Plan::targets`].
+    pub fn new(plan: &Plan, targets: &[TargetHealth]) -> HealthView {
+        let mut baselines_ms = vec![f32::INFINITY; plan.region_names.len()];
+        for pool in &plan.pools {
+            for ms in pool.members.iter().filter_map(|m| targets[m.target?].baseline_ms) {
+                let lowest = &mut baselines_ms[pool.region.index()];
+                *lowest = lowest.min(ms);
+            }
+        }
+        let mut fallback_order: Vec<RegionId> = (0..plan.region_names.len()).map(|n| RegionId(n as u8)).collect();
+        fallback_order.sort_by(|a, b| baselines_ms[a.index()].total_cmp(&baselines_ms[b.index()]));
+        HealthView {
+            pools: plan.pools.iter().map(|pool| PoolState::of(pool, targets)).collect(),
+            fallback_order,
+            has_baseline: baselines_ms.iter().any(|ms| ms.is_finite()),
+        }
+    }
+
+    /// The state of a pool.
+    pub fn pool(&self, pool: PoolId) -> &PoolState {
+        &self.pools[pool.0 as usize]
+    }
+
+    /// The regions in the order for clients of whom nothing is known: by this server's own connect times, else file order.
+    pub fn fallback_order(&self) -> &[RegionId] {
+        &self.fallback_order
+    }
+
+    /// True when the fallback order comes from connect times.
+    pub fn has_baseline(&self) -> bool {
+        self.has_baseline
+    }
+}
