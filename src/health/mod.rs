@@ -1,5 +1,19 @@
 //! Is it up? Probes, verdicts, and the board of what is usable now. Knows nothing of DNS.
 
+pub mod baseline;
+pub mod board;
 pub mod check;
+pub mod probe;
+pub mod schedule;
+pub mod target;
+pub mod verdict;
 
+pub use board::{Board, Snapshot, TargetStatus};
 pub use check::{Check, CheckKind, Endpoint, HttpCheck, StatusSet};
+pub use probe::{NetProbe, Probe, ProbeError, ProbeResult, tls::install_crypto_provider};
+pub use schedule::{Prober, probe_once};
+pub use target::{Target, TargetId, TargetKey, Targets};
+pub use verdict::{State, Verdict};
+
+#[cfg(test)]
+mod testing;

@@ -1,2 +1,7 @@
-//! Calls to the kernel that std does not wrap. The one room with `unsafe`.
+//! Calls to the kernel that std does not wrap. The one room with `unsafe`; it must never know what the bytes mean.
 #![allow(unsafe_code)]
+
+pub mod batch;
+pub mod options;
+
+pub use batch::{Datagram, UdpBatch};

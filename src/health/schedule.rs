@@ -1,0 +1,282 @@
+//! When each target is probed: spread over its interval, at once in doubt, never all together, never more than a bound of
+//! them starting at a time. Runs on the monotonic clock; a clock that is set changes nothing. Knows nothing of what a probe does.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use siphasher::sip::SipHasher13;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    task::{self, AbortHandle, JoinError, JoinHandle, JoinSet},
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    board::Board,
+    probe::{Probe, ProbeError, ProbeResult},
+    target::{Target, TargetKey, Targets},
+    verdict::Pace,
+};
+
+/// Most probes that are starting at a time. A start costs processor time (a TLS handshake about a millisecond) and a socket, so
+/// the first round of thousands of targets must not come as one burst that starves everything else, the probes' own clocks
+/// included; 512 are enough for 10,000 targets at a 300 ms round trip to have their first result within six seconds.
+pub const STARTING_MAX: usize = 512;
+/// After so long a probe no longer counts as starting: it only waits, which costs a socket and nothing else. Without this, a
+/// thousand black holes would hold every place for their timeouts, and delay the probes of all that is alive.
+const STARTING_LASTS_MAX: Duration = Duration::from_millis(500);
+/// A probe that begins, or is timed out, later than this after its time shows that the process stood still: stopped,
+/// suspended, or starved. Its timeout then says nothing about the target.
+const STALL_MIN: Duration = Duration::from_secs(1);
+/// First pause before a panicked probe task is started again; doubled from panic to panic.
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// Probes all targets for as long as it lives. Dropping it ends the probing; [`Prober::stop`] also waits for the end.
+#[derive(Debug)]
+pub struct Prober {
+    board: Arc<Board>,
+    /// `None` once stopping.
+    lists: Option<mpsc::UnboundedSender<Targets>>,
+    supervisor: JoinHandle<()>,
+}
+
+impl Prober {
+    /// Puts `targets` on the board and begins to probe them on `runtime`, all at once as far as the bound allows.
+    pub fn start(targets: &Targets, board: Arc<Board>, probe: Arc<dyn Probe>, runtime: &Handle) -> Prober {
+        let (lists, incoming) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            board: board.clone(),
+            probe,
+            starting: Semaphore::new(STARTING_MAX),
+            begun: Instant::now(),
+        });
+        let supervisor = runtime.spawn(supervise(shared, incoming));
+        let prober = Prober { board, lists: Some(lists), supervisor };
+        prober.replace(targets);
+        prober
+    }
+
+    /// Replaces the list of targets and returns its epoch on the board, which follows at once. Targets that stay keep verdict
+    /// and schedule.
+    pub fn replace(&self, targets: &Targets) -> u64 {
+        let epoch = self.board.adopt(targets, SystemTime::now());
+        if let Some(lists) = &self.lists {
+            let _ = lists.send(targets.clone()); // an error means that the runtime is gone, and the probing with it
+        }
+        epoch
+    }
+
+    /// Ends all probes, those under way too, and returns when nothing runs any more. The board keeps what it knows.
+    pub async fn stop(mut self) {
+        self.lists = None;
+        let _ = (&mut self.supervisor).await; // an error means that it has ended already
+    }
+}
+
+/// Probes every target once, as many at a time as the bound allows; results by [`super::TargetId`].
+pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>) -> Vec<ProbeResult> {
+    let starting = Arc::new(Semaphore::new(STARTING_MAX));
+    let probes: Vec<_> = targets
+        .list()
+        .iter()
+        .map(|target| {
+            let (target, probe, starting) = (target.clone(), probe.clone(), starting.clone());
+            tokio::spawn(async move { run_probe(&target, &*probe, &starting).await })
+        })
+        .collect();
+    let mut results = Vec::with_capacity(probes.len());
+    for probe in probes {
+        let result = probe.await.map(|(_, result)| result);
+        results.push(result.unwrap_or_else(|_| ProbeResult::failed(ProbeError::Panicked, Duration::ZERO)));
+    }
+    results
+}
+
+/// What all probe tasks share.
+struct Shared {
+    board: Arc<Board>,
+    probe: Arc<dyn Probe>,
+    starting: Semaphore,
+    /// Turns in the interval count from here.
+    begun: Instant,
+}
+
+/// One target's task as the supervisor knows it.
+struct Running {
+    task: AbortHandle,
+    panics_in_row: u32,
+    started: Instant,
+}
+
+/// Starts a task for each target, ends those of targets that left, restarts those that panicked.
+async fn supervise(shared: Arc<Shared>, mut lists: mpsc::UnboundedReceiver<Targets>) {
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let mut running: HashMap<TargetKey, Running> = HashMap::new();
+    let mut targets: HashMap<task::Id, Arc<Target>> = HashMap::new();
+    loop {
+        tokio::select! {
+            list = lists.recv() => {
+                let Some(list) = list else { break };
+                let mut old = std::mem::take(&mut running);
+                for target in list.list() {
+                    let kept = old.remove(&target.key).unwrap_or_else(|| {
+                        let running = spawn(&mut tasks, &shared, target, Duration::ZERO, 0);
+                        targets.insert(running.task.id(), target.clone());
+                        running
+                    });
+                    running.insert(target.key.clone(), kept);
+                }
+                old.values().for_each(|gone| gone.task.abort());
+            }
+            Some(ended) = tasks.join_next_with_id() => {
+                let (id, error) = match ended {
+                    Ok((id, ())) => (id, None), // its target left the board
+                    Err(error) => (error.id(), Some(error)),
+                };
+                let target = targets.remove(&id).expect("every task is listed with its target from spawn to end");
+                let Some(at) = running.get_mut(&target.key).filter(|at| at.task.id() == id) else { continue };
+                let Some(error) = error.filter(JoinError::is_panic) else {
+                    running.remove(&target.key);
+                    continue;
+                };
+                shared.board.count_panic();
+                let again = restart(&mut tasks, &shared, &target, at, &error);
+                targets.insert(again.task.id(), target);
+                *at = again;
+            }
+        }
+    }
+    tasks.shutdown().await;
+}
+
+fn restart(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    target: &Arc<Target>,
+    ended: &Running,
+    error: &JoinError,
+) -> Running {
+    let long_ago = ended.started.elapsed() > 10 * BACK_OFF_MAX;
+    let panics_in_row = if long_ago { 1 } else { ended.panics_in_row + 1 };
+    let pause = BACK_OFF_MIN.saturating_mul(1 << (panics_in_row - 1).min(16)).min(BACK_OFF_MAX);
+    tracing::error!(
+        endpoint = %target.endpoint(), check = target.check_names.join(","), %error, again_in_s = pause.as_secs(),
+        "a probe task panicked; its last verdict stays"
+    );
+    spawn(tasks, shared, target, pause, panics_in_row)
+}
+
+fn spawn(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    target: &Arc<Target>,
+    pause: Duration,
+    panics_in_row: u32,
+) -> Running {
+    let (shared, target) = (shared.clone(), target.clone());
+    let task = tasks.spawn(async move {
+        sleep(pause).await;
+        probe_for_ever(target, shared).await;
+    });
+    Running { task, panics_in_row, started: Instant::now() + pause }
+}
+
+/// Probes one target, first at once, then whenever its verdict asks; ends when the target has left the board.
+async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
+    let check = target.check();
+    let turns = Turns::new(shared.begun, check.interval, &target.key);
+    let (mut due, mut pace, mut skipped) = (Instant::now(), Pace::Fast, false);
+    loop {
+        sleep_until(due).await;
+        if pace == Pace::Regular && !skipped && due.elapsed() > STALL_MIN {
+            // Everyone was held up alike and would go at once now: back to the turns. But not twice in a row, or a host that
+            // is always late would never probe.
+            (due, skipped) = (turns.after(Instant::now()), true);
+            continue;
+        }
+        skipped = false;
+        let (started, result) = run_probe(&target, &*shared.probe, &shared.starting).await;
+        let ended = Instant::now();
+        let overdue = ended.duration_since(started) > check.timeout + STALL_MIN;
+        let untold = match &result.outcome {
+            Err(ProbeError::Timeout { .. }) => overdue,
+            Err(error) => error.is_inconclusive(),
+            Ok(()) => false,
+        };
+        let next = if untold {
+            tracing::warn!(endpoint = %target.endpoint(), %result, overdue, "a probe told nothing; the last verdict stays");
+            shared.board.record_inconclusive(&target, result, SystemTime::now())
+        } else {
+            shared.board.record(&target, result, ended.into_std(), SystemTime::now())
+        };
+        let Some(next) = next else { return };
+        pace = next;
+        due = match pace {
+            Pace::Fast => ended + check.fast_interval,
+            Pace::Regular => turns.next(started, ended),
+        };
+    }
+}
+
+/// One probe, begun when there is a place for it; also tells when it began.
+async fn run_probe(target: &Target, probe: &dyn Probe, starting: &Semaphore) -> (Instant, ProbeResult) {
+    let place = starting.acquire().await.expect("the semaphore is never closed");
+    let started = Instant::now();
+    let mut probing = pin!(probe.probe(target));
+    tokio::select! {
+        biased;
+        result = &mut probing => return (started, result),
+        () = sleep(STARTING_LASTS_MAX) => drop(place),
+    }
+    (started, probing.await)
+}
+
+/// A target's turns: one in each interval, at a place that its hash gives, so that many targets spread evenly and a target
+/// keeps its place over reloads.
+struct Turns {
+    first: Instant,
+    interval: Duration,
+}
+
+impl Turns {
+    fn new(begun: Instant, interval: Duration, key: &TargetKey) -> Self {
+        let mut hasher = BuildHasherDefault::<SipHasher13>::default().build_hasher();
+        key.hash(&mut hasher);
+        let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64; // 0 to 1, from the top 53 bits
+        Turns { first: begun + interval.mul_f64(share), interval }
+    }
+
+    /// The first turn later than `at`.
+    fn after(&self, at: Instant) -> Instant {
+        if at < self.first {
+            return self.first; // at most an interval away: it lies in the first one
+        }
+        let into = (at - self.first).as_nanos() % self.interval.as_nanos();
+        let left = self.interval.as_nanos() - into;
+        at + Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX)) // 584 years
+    }
+
+    /// The turn after a probe that ran from `started` to `ended`. A turn just missed is taken at once, so that a timeout as long as
+    /// the interval does not double it; one missed by a stall is left out.
+    fn next(&self, started: Instant, ended: Instant) -> Instant {
+        let turn = self.after(started);
+        if turn >= ended {
+            turn
+        } else if ended - turn < STALL_MIN {
+            ended
+        } else {
+            self.after(ended)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
