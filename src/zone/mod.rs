@@ -3,8 +3,12 @@
 
 pub mod compile;
 pub mod content;
+pub mod file;
 pub mod fragment;
+pub mod rdata;
 pub mod tree;
+
+mod lexer;
 
 pub use compile::{Cut, Found, Node, RrSet, Zone, ZoneTable};
 pub use content::ZoneContent;
