@@ -10,7 +10,7 @@ pub struct Coordinates {
 }
 
 /// Mean Earth radius in kilometres (IUGG).
-const EARTH_RADIUS_KM: f64 = 6371.0088;
+pub(crate) const EARTH_RADIUS_KM: f64 = 6371.0088;
 
 impl Coordinates {
     /// Great-circle distance in kilometres (haversine on a sphere; within 0.6 % of the ellipsoid).

@@ -1,0 +1,207 @@
+//! Estimates: the milliseconds from a place to each region, and where each figure comes from. Takes places and regions as
+//! coordinates; it must never know which client, name or policy asks.
+
+use super::model;
+use crate::geo::{Coordinates, Place, place::EARTH_RADIUS_KM};
+
+/// The round trip to expect between a client's network and a region.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// Milliseconds, the region's bias included; regions are ranked by it, lowest first. Below zero only by a negative bias.
+    pub ms: f32,
+    /// What the figure rests on.
+    pub source: EstimateSource,
+    /// Measurements behind it; 0 for the model.
+    pub samples: u32,
+    /// Great-circle kilometres between the two, where both places are known.
+    pub distance_km: Option<f64>,
+}
+
+/// What an [`Estimate`] rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EstimateSource {
+    /// Distance turned into milliseconds by [`model::rtt_ms`].
+    Model,
+}
+
+impl EstimateSource {
+    /// The word for people and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EstimateSource::Model => "model",
+        }
+    }
+}
+
+/// A region as the estimates see it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RegionSite {
+    direction: Direction,
+    bias_ms: f32,
+}
+
+impl RegionSite {
+    /// A region at `coordinates` whose estimates are `bias_ms` higher than the model says; may be negative.
+    pub fn new(coordinates: Coordinates, bias_ms: f32) -> Self {
+        RegionSite { direction: Direction::of(coordinates), bias_ms }
+    }
+
+    fn ms(&self, distance_km: f64) -> f32 {
+        model::rtt_ms(distance_km) + self.bias_ms
+    }
+}
+
+/// The estimates from `place` to each of `regions`, in their order; `None` where `place` has no coordinates.
+pub fn estimates(place: &Place, regions: &[RegionSite]) -> Option<Vec<Estimate>> {
+    let from = Direction::of(place.coordinates?);
+    let estimate = |region: &RegionSite| {
+        let distance_km = from.distance_km(region.direction);
+        Estimate {
+            ms: region.ms(distance_km),
+            source: EstimateSource::Model,
+            samples: 0,
+            distance_km: Some(distance_km),
+        }
+    };
+    Some(regions.iter().map(estimate).collect())
+}
+
+/// The milliseconds of [`estimates`] alone, written to `out` without allocating: what compiling a map of a hundred thousand
+/// places needs. `out` is as long as `regions`.
+///
+/// # Panics
+/// When the two lengths differ.
+pub fn fill(coordinates: Coordinates, regions: &[RegionSite], out: &mut [f32]) {
+    assert_eq!(regions.len(), out.len(), "one slot for each region");
+    let from = Direction::of(coordinates);
+    for (region, ms) in regions.iter().zip(out) {
+        *ms = region.ms(from.distance_km(region.direction));
+    }
+}
+
+/// A point on the unit sphere. Made once for each place and region, so that a distance costs one arcsine and no other
+/// trigonometry.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Direction([f64; 3]);
+
+impl Direction {
+    fn of(coordinates: Coordinates) -> Self {
+        let (sin_lat, cos_lat) = f64::from(coordinates.latitude).to_radians().sin_cos();
+        let (sin_lon, cos_lon) = f64::from(coordinates.longitude).to_radians().sin_cos();
+        Direction([cos_lat * cos_lon, cos_lat * sin_lon, sin_lat])
+    }
+
+    /// As [`Coordinates::distance_km`]. By the chord and not the scalar product: that one's arccosine loses its digits where
+    /// two points are near, this is off by less than a metre only where they are antipodes.
+    fn distance_km(self, other: Direction) -> f64 {
+        let ([ax, ay, az], [bx, by, bz]) = (self.0, other.0);
+        let chord_squared = (ax - bx).powi(2) + (ay - by).powi(2) + (az - bz).powi(2);
+        2.0 * EARTH_RADIUS_KM * (chord_squared.sqrt() / 2.0).min(1.0).asin()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FRANKFURT: Coordinates = Coordinates { latitude: 50.11, longitude: 8.68 };
+    const ASHBURN: Coordinates = Coordinates { latitude: 39.04, longitude: -77.49 };
+    const SINGAPORE: Coordinates = Coordinates { latitude: 1.35, longitude: 103.82 };
+
+    fn anywhere() -> impl Strategy<Value = Coordinates> {
+        (-90.0f32..=90.0, -180.0f32..=180.0).prop_map(|(latitude, longitude)| Coordinates { latitude, longitude })
+    }
+
+    fn at(coordinates: Coordinates) -> Place {
+        Place { coordinates: Some(coordinates), ..Place::default() }
+    }
+
+    fn position_of_least<T: PartialOrd>(values: &[T]) -> usize {
+        (0..values.len()).reduce(|best, i| if values[i] < values[best] { i } else { best }).expect("not empty")
+    }
+
+    proptest! {
+        #[test]
+        fn distances_agree_with_the_haversine_within_a_metre(a in anywhere(), b in anywhere()) {
+            let km = Direction::of(a).distance_km(Direction::of(b));
+            prop_assert!((km - a.distance_km(b)).abs() < 0.001, "{km} {}", a.distance_km(b));
+        }
+
+        #[test]
+        fn distances_agree_for_neighbours_too(a in anywhere(), north in -0.01f32..0.01, east in -0.01f32..0.01) {
+            let b = Coordinates { latitude: (a.latitude + north).clamp(-90.0, 90.0), longitude: a.longitude + east };
+            let km = Direction::of(a).distance_km(Direction::of(b));
+            prop_assert!((km - a.distance_km(b)).abs() < 1e-6, "{km} {}", a.distance_km(b));
+        }
+
+        #[test]
+        fn distances_agree_for_antipodes(a in anywhere(), north in -0.01f32..0.01, east in -0.01f32..0.01) {
+            let (latitude, longitude) = (-a.latitude + north, a.longitude + east);
+            let b = Coordinates {
+                latitude: latitude.clamp(-90.0, 90.0),
+                longitude: if longitude > 0.0 { longitude - 180.0 } else { longitude + 180.0 },
+            };
+            let km = Direction::of(a).distance_km(Direction::of(b));
+            prop_assert!((km - a.distance_km(b)).abs() < 0.001, "{km} {}", a.distance_km(b));
+        }
+
+        #[test]
+        fn without_bias_the_lowest_estimate_is_the_nearest_region(
+            client in anywhere(),
+            regions in prop::collection::vec(anywhere(), 1..20),
+        ) {
+            let sites: Vec<_> = regions.iter().map(|c| RegionSite::new(*c, 0.0)).collect();
+            let mut ms = vec![0.0; sites.len()];
+            fill(client, &sites, &mut ms);
+            let km: Vec<_> = regions.iter().map(|c| client.distance_km(*c)).collect();
+            let (chosen, nearest) = (position_of_least(&ms), position_of_least(&km));
+            prop_assert!(km[chosen] - km[nearest] < 0.01, "{} km chosen over {} km", km[chosen], km[nearest]);
+        }
+
+        #[test]
+        fn filling_gives_the_milliseconds_of_the_estimates(client in anywhere(), region in anywhere(), bias_ms in -50.0f32..50.0) {
+            let sites = [RegionSite::new(region, bias_ms), RegionSite::new(client, 0.0)];
+            let mut ms = [0.0; 2];
+            fill(client, &sites, &mut ms);
+            let full = estimates(&at(client), &sites).expect("the place is known");
+            prop_assert_eq!(ms.to_vec(), full.iter().map(|e| e.ms).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_estimate_says_what_it_rests_on() {
+        let sites = [RegionSite::new(ASHBURN, 0.0), RegionSite::new(FRANKFURT, 0.0), RegionSite::new(SINGAPORE, 0.0)];
+        let found = estimates(&at(FRANKFURT), &sites).expect("the place is known");
+        assert_eq!(found.len(), 3);
+        for estimate in &found {
+            assert_eq!(
+                (estimate.source, estimate.source.as_str(), estimate.samples),
+                (EstimateSource::Model, "model", 0)
+            );
+            let km = estimate.distance_km.expect("both places are known");
+            assert_eq!(estimate.ms, model::rtt_ms(km));
+        }
+        assert_eq!(found[1].distance_km, Some(0.0));
+        assert!(found[1].ms < found[0].ms && found[0].ms < found[2].ms);
+    }
+
+    #[test]
+    fn a_bias_is_added_to_the_region_alone() {
+        let plain = estimates(&at(FRANKFURT), &[RegionSite::new(ASHBURN, 0.0)]).expect("known")[0];
+        let shed = estimates(&at(FRANKFURT), &[RegionSite::new(ASHBURN, 30.0)]).expect("known")[0];
+        assert_eq!(shed.ms, plain.ms + 30.0);
+        assert_eq!(shed.distance_km, plain.distance_km);
+    }
+
+    #[test]
+    fn a_place_without_coordinates_has_no_estimates() {
+        assert_eq!(estimates(&Place::default(), &[RegionSite::new(FRANKFURT, 0.0)]), None);
+    }
+
+    #[test]
+    fn no_regions_no_estimates() {
+        assert_eq!(estimates(&at(FRANKFURT), &[]), Some(vec![]));
+    }
+}
