@@ -1,2 +1,239 @@
 //! The answering core: query bytes in, reply bytes out. No clock, socket, lock, log line or allocation.
+//!
+//! ```text
+//! parse ─┬─ ignored ────────────────────────────────▶ Drop
+//!        ├─ refused (FORMERR, NOTIMP, BADVERS) ─┐
+//!        └─ query ─ zone ─ node, cut, DNAME ────┴─▶ reply ─ OPT ─▶ Send
+//!                            └─ route ─ routing::policy
+//! ```
+
 #![deny(clippy::disallowed_methods)]
+
+mod chaos;
+pub mod explain;
+mod resolve;
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{
+    routing::{
+        Snapshot,
+        policy::{Client, Reason},
+        snapshot::Settings,
+    },
+    telemetry::{AnswerSlots, DropReason, QtypeClass, TransportKind, WorkerCounters},
+    wire::{
+        Edns, ExtendedError, Ignored, Name, Parsed, Question, Rcode, Refusal, Writer, class,
+        query::{Cookie, Query, opcode},
+        rtype,
+        writer::OptReply,
+    },
+};
+
+/// UDP replies to queries without OPT (RFC 1035 §4.2.1), and the least that an OPT can ask for (RFC 6891 §6.2.3).
+const UDP_PLAIN_MAX: usize = 512;
+/// A reply over TCP.
+const TCP_MAX: usize = 65_535;
+/// Buffers that replies are written to have at least this size.
+pub const OUT_LEN_MIN: usize = 4096;
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send so many bytes of the buffer.
+    Send(usize),
+    /// Send nothing.
+    Drop(DropReason),
+}
+
+/// Where a message came from and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The sender's address.
+    pub client: IpAddr,
+    /// How it came.
+    pub transport: TransportKind,
+    /// Unix time in seconds.
+    pub now_s: u64,
+}
+
+/// One worker's side of the core: its counters and the turn of its rotating answers.
+pub struct Core {
+    counters: Arc<WorkerCounters>,
+    slots: Arc<AnswerSlots>,
+    turn: u32,
+}
+
+impl Core {
+    /// A core that counts in `counters`.
+    pub fn new(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
+        let slots = counters.use_keys(&snapshot.answer_keys);
+        Core { counters, slots, turn: 0 }
+    }
+
+    /// To be called when another snapshot than the last one is going to be used: takes up its answer counters.
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        if !Arc::ptr_eq(self.slots.keys(), &snapshot.answer_keys) {
+            self.slots = self.counters.use_keys(&snapshot.answer_keys);
+        }
+    }
+
+    /// Answers one message into `out`, which has at least [`OUT_LEN_MIN`] bytes.
+    pub fn respond(&mut self, query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8]) -> Verdict {
+        let (class, outcome) = match crate::wire::query::parse(query) {
+            Parsed::Ignore(ignored) => {
+                let reason = match ignored {
+                    Ignored::Short => DropReason::Short,
+                    Ignored::Response => DropReason::Response,
+                };
+                self.counters.query(arrival.transport, QtypeClass::None);
+                self.counters.dropped(reason);
+                return Verdict::Drop(reason);
+            }
+            Parsed::Refuse(refusal) => (class_of(&refusal.question), refuse(query, arrival, snapshot, out, &refusal)),
+            Parsed::Query(parsed) => (class_of(&parsed.question), self.answer(query, arrival, snapshot, out, &parsed)),
+        };
+        self.counters.query(arrival.transport, class);
+        self.counters.response(outcome.rcode as u16);
+        Verdict::Send(outcome.len)
+    }
+
+    fn answer(&mut self, query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8], parsed: &Query) -> Sent {
+        let edns = parsed.edns.as_ref();
+        let ecs = edns.and_then(|edns| edns.ecs);
+        if ecs.is_some() {
+            self.counters.ecs();
+        }
+        let mut opt = opt_reply(edns, arrival, &snapshot.settings);
+        let Some(question) = &parsed.question else {
+            let writer = Writer::reply(out, query, 0, TCP_MAX);
+            return finish(writer, Rcode::NoError, edns, &opt);
+        };
+        let limit = reply_limit(arrival.transport, edns, &snapshot.settings);
+        let mut writer = Writer::reply(out, query, question.wire_len(), limit);
+        if edns.is_some() {
+            writer.reserve(opt.wire_len());
+        }
+        if let Err((rcode, error)) = is_answerable(question) {
+            if question.qclass == class::CH && chaos::answer(question, &snapshot.settings, &mut writer) {
+                return finish(writer, Rcode::NoError, edns, &opt);
+            }
+            opt.extended_error = error;
+            return finish(writer, rcode, edns, &opt);
+        }
+        let Some(zone) = snapshot.zones.find(&question.name, question.qtype) else {
+            opt.extended_error = Some(ExtendedError::NotAuthoritative);
+            return finish(writer, Rcode::Refused, edns, &opt);
+        };
+        let client = Client {
+            address: ecs.filter(|ecs| ecs.source_len > 0).map_or(arrival.client, |ecs| ecs.address),
+            resolver: arrival.client,
+        };
+        let mut reply = resolve::Reply {
+            writer,
+            snapshot,
+            zone,
+            client,
+            turn: self.turn,
+            apex_at: 12 + question.name.offset_of_suffix(zone.apex_labels),
+            dnssec_ok: edns.is_some_and(|edns| edns.dnssec_ok),
+            scope_len: 0,
+            answered: None,
+        };
+        let (rcode, is_truncated) = match reply.resolve(question) {
+            Ok(rcode) => (rcode, false),
+            Err(resolve::Full) => {
+                reply.writer.truncate();
+                (Rcode::NoError, true)
+            }
+        };
+        if is_truncated {
+            self.counters.truncated();
+        }
+        if let Some((route, region, reason)) = reply.answered {
+            self.turn = self.turn.wrapping_add(1);
+            self.slots.answered(snapshot.plan.routes[route].answer_slot(region, reason));
+        }
+        if let Some((ecs, scope_len)) = &mut opt.ecs {
+            *scope_len = if ecs.source_len == 0 { 0 } else { reply.scope_len };
+        }
+        finish(reply.writer, rcode, edns, &opt)
+    }
+}
+
+/// A finished reply.
+struct Sent {
+    len: usize,
+    rcode: Rcode,
+}
+
+fn class_of(question: &Option<Question>) -> QtypeClass {
+    question.as_ref().map_or(QtypeClass::None, |question| QtypeClass::of(question.qtype))
+}
+
+fn finish(writer: Writer, rcode: Rcode, edns: Option<&Edns>, opt: &OptReply) -> Sent {
+    let len = match edns {
+        Some(_) => writer.finish_with_opt(rcode, opt),
+        None => writer.finish(rcode),
+    };
+    Sent { len, rcode }
+}
+
+/// FORMERR, NOTIMP and BADVERS: the question where it could be read, an OPT where one came (RFC 6891 §7), and nothing else.
+fn refuse(query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8], refusal: &Refusal) -> Sent {
+    let question_len = refusal.question.as_ref().map_or(0, Question::wire_len);
+    let writer = Writer::reply(out, query, question_len, TCP_MAX);
+    let mut opt = opt_reply(refusal.edns.as_ref(), arrival, &snapshot.settings);
+    if refusal.rcode == Rcode::FormErr {
+        // What was malformed may be the very option that would be echoed.
+        opt.ecs = None;
+    }
+    debug_assert!(refusal.rcode != Rcode::NotImp || opcode(query) != 0);
+    finish(writer, refusal.rcode, refusal.edns.as_ref(), &opt)
+}
+
+fn reply_limit(transport: TransportKind, edns: Option<&Edns>, settings: &Settings) -> usize {
+    match (transport, edns) {
+        (TransportKind::Tcp, _) => TCP_MAX,
+        (TransportKind::Udp, None) => UDP_PLAIN_MAX,
+        (TransportKind::Udp, Some(edns)) => {
+            usize::from(edns.payload).clamp(UDP_PLAIN_MAX, usize::from(settings.udp_payload).max(UDP_PLAIN_MAX))
+        }
+    }
+}
+
+fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings) -> OptReply<'s> {
+    let Some(edns) = edns else { return OptReply::default() };
+    let fresh = |cookie: Cookie| (cookie.client, settings.cookies.make(cookie.client, arrival.client, arrival.now_s));
+    OptReply {
+        payload: settings.udp_payload,
+        dnssec_ok: edns.dnssec_ok,
+        ecs: edns.ecs.map(|ecs| (ecs, 0)),
+        cookie: edns.cookie.map(fresh),
+        nsid: (edns.nsid && !settings.identity.is_empty()).then_some(&*settings.identity),
+        keepalive: (edns.keepalive && arrival.transport == TransportKind::Tcp).then_some(settings.tcp_idle_tenths),
+        extended_error: None,
+    }
+}
+
+/// Classes and types that no zone answers.
+fn is_answerable(question: &Question) -> Result<(), (Rcode, Option<ExtendedError>)> {
+    let unsupported = Some(ExtendedError::NotSupported);
+    match (question.qclass, question.qtype) {
+        (class::IN | class::ANY, rtype::AXFR | rtype::IXFR) => Err((Rcode::Refused, unsupported)),
+        (class::IN | class::ANY, rtype::OPT | rtype::TKEY | rtype::TSIG | rtype::MAILA | rtype::MAILB) => {
+            Err((Rcode::NotImp, unsupported))
+        }
+        (class::IN | class::ANY, _) => Ok(()),
+        _ => Err((Rcode::Refused, Some(ExtendedError::NotAuthoritative))),
+    }
+}
+
+/// Which route answered, with which region, and why.
+type Answered = (usize, crate::config::model::RegionId, Reason);
+
+/// Most links of a chain of CNAME and DNAME records that are followed; a longer one is given as far as it was followed.
+const CHAIN_MAX: usize = 16;
+
+/// The targets of a chain so far, to notice a loop.
+type Chain<'z> = [Option<&'z Name>; CHAIN_MAX];

@@ -11,7 +11,7 @@ use super::overlay::{Overlay, Segment};
 use crate::{
     config::model::{ClientMatch, RegionId, Rule},
     geo::{GeoError, Locations, Place, asn::AsnTable, special::embedded_v4},
-    latency::estimate::Estimator,
+    latency::estimate::{self, RegionSite},
 };
 
 /// One map to compile: what its rankings are made of.
@@ -73,8 +73,8 @@ pub struct Sources<'s> {
     pub locations: &'s Locations,
     /// Autonomous systems; needed by rules that name one.
     pub asns: Option<&'s AsnTable>,
-    /// Milliseconds from a place to every region.
-    pub estimator: &'s Estimator,
+    /// The regions, in file order: where they are and their bias.
+    pub sites: &'s [RegionSite],
     /// A range may take its neighbour's ranking where that costs it less than this, in milliseconds.
     pub switch_margin_ms: f32,
 }
@@ -92,7 +92,7 @@ pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Vec<ClientMap>, Geo
         v4_builders.push(RangeBuilder::<u32>::new(spec, v4_overlay(spec, sources.asns)?, sources.switch_margin_ms));
     }
     if needs_walk {
-        let mut places = Places::new(sources.estimator);
+        let mut places = Places::new(sources.sites);
         sources.locations.walk_v4(&mut |first, last, id, place| {
             places.learn(id, place);
             for (builder, tables) in v4_builders.iter_mut().zip(&mut tables) {
@@ -110,7 +110,7 @@ pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Vec<ClientMap>, Geo
         v6_builders.push(RangeBuilder::<u128>::new(spec, overlay, sources.switch_margin_ms));
     }
     if needs_walk {
-        let mut places = Places::new(sources.estimator);
+        let mut places = Places::new(sources.sites);
         sources.locations.walk_v6(&mut |first, last, id, place| {
             places.learn(id, place);
             for (builder, tables) in v6_builders.iter_mut().zip(&mut tables) {
@@ -209,30 +209,30 @@ fn asn_rules(spec: &MapSpec) -> Option<HashMap<u32, u16>> {
 }
 
 /// What has been learnt of the places of one walk, by place number.
-struct Places<'e> {
-    estimator: &'e Estimator,
+struct Places<'s> {
+    sites: &'s [RegionSite],
     known: Vec<Place>,
-    estimates_ms: Vec<f32>, // region by region, place after place; NaN-free only where the place has coordinates
+    estimates_ms: Vec<f32>, // region by region, place after place; infinite where the place has no coordinates
 }
 
-impl<'e> Places<'e> {
-    fn new(estimator: &'e Estimator) -> Self {
-        Places { estimator, known: Vec::new(), estimates_ms: Vec::new() }
+impl<'s> Places<'s> {
+    fn new(sites: &'s [RegionSite]) -> Self {
+        Places { sites, known: Vec::new(), estimates_ms: Vec::new() }
     }
 
     fn learn(&mut self, id: u32, place: &Place) {
         if id as usize == self.known.len() {
             self.known.push(*place);
             let start = self.estimates_ms.len();
-            self.estimates_ms.resize(start + self.estimator.region_count(), f32::INFINITY);
+            self.estimates_ms.resize(start + self.sites.len(), f32::INFINITY);
             if let Some(coordinates) = place.coordinates {
-                self.estimator.fill(coordinates, &mut self.estimates_ms[start..]);
+                estimate::fill(coordinates, self.sites, &mut self.estimates_ms[start..]);
             }
         }
     }
 
     fn estimates_ms(&self, id: u32) -> &[f32] {
-        let n = self.estimator.region_count();
+        let n = self.sites.len();
         &self.estimates_ms[id as usize * n..][..n]
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         model::{Endpoints, MinHealthy, Policy, RegionId, Route as RouteConfig, WhenAllDown},
     },
     health::{Check, Endpoint},
-    telemetry::counters::{AnswerKeys, AnswerLabels},
+    telemetry::counters::AnswerLabels,
     wire::Name,
 };
 
@@ -196,7 +196,7 @@ impl Route {
 
 impl Plan {
     /// The labels of the answer counters, in the order of [`Route::answer_slot`]. With very many routes they are not told apart.
-    pub fn answer_keys(&self, config: &Config) -> AnswerKeys {
+    pub fn answer_labels(&self, config: &Config) -> Vec<AnswerLabels> {
         let zones: Vec<Arc<str>> = config.zones.iter().map(|zone| zone.origin.to_string().trim_end_matches('.').into()).collect();
         let regions: Vec<Arc<str>> = self.region_names.iter().map(|name| name.as_str().into()).collect();
         let mut labels = Vec::new();
@@ -211,7 +211,7 @@ impl Plan {
                 }));
             }
         }
-        AnswerKeys::new(labels)
+        labels
     }
 }
 

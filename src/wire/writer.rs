@@ -100,10 +100,15 @@ impl<'b> Writer<'b> {
         self.buf[3] = self.buf[3] & 0xf0 | (rcode as u16 & 0x0f) as u8;
     }
 
-    /// Drops all records and sets TC (RFC 2181 §9: never a partial RRset).
-    pub fn truncate(&mut self) {
+    /// Drops all records.
+    pub fn clear(&mut self) {
         self.at = self.question_end;
         self.buf[6..HEADER_LEN].fill(0);
+    }
+
+    /// Drops all records and sets TC (RFC 2181 §9: never a partial RRset).
+    pub fn truncate(&mut self) {
+        self.clear();
         self.buf[2] |= 0x02;
     }
 

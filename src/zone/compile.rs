@@ -45,6 +45,8 @@ pub struct Node {
 pub struct RrSet {
     /// Type.
     pub rtype: u16,
+    /// TTL in seconds.
+    pub ttl_s: u32,
     /// Its records.
     pub records: Fragment,
     /// Of a CNAME or DNAME: where it points.
@@ -200,7 +202,7 @@ impl RrSet {
             rtype::CNAME | rtype::DNAME => plain.rdatas.first().and_then(|rdata| Name::from_wire(rdata).ok()),
             _ => None,
         };
-        RrSet { rtype: plain.rtype, records: fragment(apex, plain, plain.ttl_s), target }
+        RrSet { rtype: plain.rtype, ttl_s: plain.ttl_s, records: fragment(apex, plain, plain.ttl_s), target }
     }
 }
 

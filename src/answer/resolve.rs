@@ -1,0 +1,274 @@
+//! From a question to records: follows a name through its zone (RFC 1034 §4.3.2, RFC 4592, RFC 6672) and writes what it finds.
+
+use super::{Answered, CHAIN_MAX, Chain};
+use crate::{
+    routing::{
+        Family, Snapshot,
+        plan::{PoolId, Ring, Route, RouteKind},
+        policy::{self, Client, Outcome, Reason},
+    },
+    wire::{
+        Name, QName, Question, Rcode, Writer, class, rtype,
+        writer::{QNAME_AT, Section},
+    },
+    zone::{Cut, Found, Node, RrSet, Zone},
+};
+
+/// The reply has no room left: truncate it.
+pub struct Full;
+
+/// A reply while its records are found.
+pub struct Reply<'r, 's> {
+    /// Takes the records.
+    pub writer: Writer<'r>,
+    /// What to answer from.
+    pub snapshot: &'s Snapshot,
+    /// The zone of the question's name.
+    pub zone: &'s Zone,
+    /// Who asks.
+    pub client: Client,
+    /// The turn of rotating answers.
+    pub turn: u32,
+    /// Offset of the zone's apex in the message: the end of the question's name.
+    pub apex_at: usize,
+    /// The client wants DNSSEC records.
+    pub dnssec_ok: bool,
+    /// The narrowest scope of the route answers so far.
+    pub scope_len: u8,
+    /// The last route that answered.
+    pub answered: Option<Answered>,
+}
+
+/// A name on its way through the zone, and where it stands in the message.
+struct Owner<'n> {
+    name: &'n QName,
+    at: usize,
+}
+
+/// Where the answer goes on.
+enum Step<'s> {
+    /// Nowhere: this is the response code.
+    Done(Rcode),
+    /// At the target of a CNAME whose data stands at this offset.
+    Follow(&'s Name, usize),
+}
+
+impl<'s> Reply<'_, 's> {
+    /// Writes the answer to a question whose name lies in the zone.
+    pub fn resolve(&mut self, question: &Question) -> Result<Rcode, Full> {
+        self.writer.set_authoritative(true);
+        let mut chain: Chain<'s> = [None; CHAIN_MAX];
+        let mut storage;
+        let mut owner = Owner { name: &question.name, at: QNAME_AT };
+        for hop in 0..=CHAIN_MAX {
+            let step = match self.zone.find(owner.name) {
+                Found::Missing => Step::Done(self.negative(Rcode::NxDomain)?),
+                Found::Node(node) => self.node(node, &owner, question.qtype)?,
+                Found::Cut { node, labels, .. }
+                    if labels == owner.name.label_count() && question.qtype == rtype::DS =>
+                {
+                    self.node(node, &owner, question.qtype)?
+                }
+                Found::Cut { cut, labels, .. } => {
+                    self.writer.set_authoritative(hop > 0);
+                    self.referral(cut, self.suffix_at(&owner, labels))?;
+                    Step::Done(Rcode::NoError)
+                }
+                Found::Dname { rrset, labels } => match self.dname(rrset, labels, &owner)? {
+                    Err(rcode) => Step::Done(rcode),
+                    Ok((target, at)) if self.is_here(&target) => {
+                        storage = target;
+                        owner = Owner { name: &storage, at };
+                        continue;
+                    }
+                    Ok(_) => Step::Done(Rcode::NoError),
+                },
+            };
+            match step {
+                Step::Done(rcode) => return Ok(rcode),
+                Step::Follow(target, at) => {
+                    let next = QName::from_name(target);
+                    let is_loop = chain[..hop.min(CHAIN_MAX)].contains(&Some(target)) || next.as_wire() == question.name.as_wire();
+                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next) {
+                        return Ok(Rcode::NoError);
+                    }
+                    chain[hop] = Some(target);
+                    storage = next;
+                    owner = Owner { name: &storage, at };
+                }
+            }
+        }
+        Ok(Rcode::NoError)
+    }
+
+    /// True when a name is for this zone to answer, and not for another one that is served here, too.
+    fn is_here(&self, name: &QName) -> bool {
+        self.snapshot.zones.find(name, rtype::A).is_some_and(|zone| std::ptr::eq(zone, self.zone))
+    }
+
+    /// Where the last `labels` labels of a name stand in the message. Names written by us are literal down to the apex.
+    fn suffix_at(&self, owner: &Owner, labels: usize) -> usize {
+        match labels == self.zone.apex_labels {
+            true => self.apex_at,
+            false => owner.at + owner.name.offset_of_suffix(labels),
+        }
+    }
+
+    fn node(&mut self, node: &'s Node, owner: &Owner, qtype: u16) -> Result<Step<'s>, Full> {
+        if let Some(cname) = node.rrset(rtype::CNAME)
+            && !matches!(qtype, rtype::CNAME | rtype::ANY)
+        {
+            let target_at = self.writer.position() + 12;
+            self.put(cname, owner)?;
+            return Ok(cname.target.as_ref().map_or(Step::Done(Rcode::NoError), |to| Step::Follow(to, target_at)));
+        }
+        if let Some(index) = node.route {
+            let route = &self.snapshot.plan.routes[index as usize];
+            let family = match (route.kind, qtype) {
+                (RouteKind::Names, _) | (RouteKind::Addresses, rtype::A) => Some(Family::V4),
+                (RouteKind::Addresses, rtype::AAAA) => Some(Family::V6),
+                // ANY gets one RRset (RFC 8482 §4.1): a static one if there is any.
+                (RouteKind::Addresses, rtype::ANY) if node.rrsets.is_empty() => {
+                    Some(if route.dependence[Family::V4 as usize].exists { Family::V4 } else { Family::V6 })
+                }
+                _ => None,
+            };
+            if let Some(family) = family {
+                return self.route(index as usize, route, family, owner, qtype);
+            }
+        }
+        let rrset = match qtype {
+            rtype::ANY => node.rrsets.iter().min_by_key(|rrset| rrset.records.wire_len()),
+            _ => node.rrset(qtype),
+        };
+        match rrset {
+            Some(rrset) => {
+                self.put(rrset, owner)?;
+                Ok(Step::Done(Rcode::NoError))
+            }
+            None => Ok(Step::Done(self.negative(Rcode::NoError)?)),
+        }
+    }
+
+    fn put(&mut self, rrset: &RrSet, owner: &Owner) -> Result<(), Full> {
+        rrset.records.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full)
+    }
+
+    /// NXDOMAIN or NODATA: the SOA with the negative TTL (RFC 2308).
+    fn negative(&mut self, rcode: Rcode) -> Result<Rcode, Full> {
+        self.zone.negative_soa.write(&mut self.writer, Section::Authority, self.apex_at, self.apex_at).ok_or(Full)?;
+        Ok(rcode)
+    }
+
+    /// The cut's name servers; glue below the cut must fit (RFC 9471), other addresses are left out where they do not.
+    fn referral(&mut self, cut: &Cut, cut_at: usize) -> Result<(), Full> {
+        cut.ns.write(&mut self.writer, Section::Authority, cut_at, self.apex_at).ok_or(Full)?;
+        if let Some(ds) = cut.ds.as_ref().filter(|_| self.dnssec_ok) {
+            ds.write(&mut self.writer, Section::Authority, cut_at, self.apex_at).ok_or(Full)?;
+        }
+        if cut.glue.records() > 0 {
+            cut.glue.write(&mut self.writer, Section::Additional, self.apex_at).ok_or(Full)?;
+        }
+        if cut.sibling_glue.records() > 0 {
+            let _left_out_if_too_long = cut.sibling_glue.write(&mut self.writer, Section::Additional, self.apex_at);
+        }
+        Ok(())
+    }
+
+    /// The DNAME and the CNAME that it stands for (RFC 6672 §3.1); the target and where it stands, or YXDOMAIN.
+    fn dname(&mut self, rrset: &RrSet, labels: usize, owner: &Owner) -> Result<Result<(QName, usize), Rcode>, Full> {
+        let dname_at = self.suffix_at(owner, labels);
+        rrset.records.write(&mut self.writer, Section::Answer, dname_at, self.apex_at).ok_or(Full)?;
+        let Some(target) = rrset.target.as_ref().and_then(|to| owner.name.substitute(labels, to)) else {
+            return Ok(Err(Rcode::YxDomain));
+        };
+        let at = self.cname(owner, target.as_wire(), rrset.ttl_s)?;
+        Ok(Ok((target, at)))
+    }
+
+    /// A CNAME made for this reply; returns where its target stands.
+    fn cname(&mut self, owner: &Owner, target: &[u8], ttl_s: u32) -> Result<usize, Full> {
+        let head = record_head(owner.at, rtype::CNAME, ttl_s, target.len() as u16);
+        let mut record = [0; 12 + 255];
+        record[..12].copy_from_slice(&head);
+        record[12..12 + target.len()].copy_from_slice(target);
+        let at = self.writer.position() + 12;
+        self.writer.put(&record[..12 + target.len()]).ok_or(Full)?;
+        self.writer.count(Section::Answer, 1);
+        Ok(at)
+    }
+
+    fn route(
+        &mut self,
+        index: usize,
+        route: &'s Route,
+        family: Family,
+        owner: &Owner,
+        qtype: u16,
+    ) -> Result<Step<'s>, Full> {
+        let snapshot = self.snapshot;
+        let decision = policy::decide(&snapshot.plan, &snapshot.health, route, family, self.client);
+        let (region, pool, reason) = match decision.outcome {
+            Outcome::NoData => return Ok(Step::Done(self.negative(Rcode::NoError)?)),
+            Outcome::ServFail => {
+                self.writer.clear();
+                self.scope_len = 0;
+                return Ok(Step::Done(Rcode::ServFail));
+            }
+            Outcome::Region { region, pool, reason } => (region, pool, reason),
+        };
+        self.scope_len = self.scope_len.max(decision.scope_len);
+        self.answered = Some((index, region, reason));
+        let members = &snapshot.plan.pools[pool.0 as usize];
+        if let Some(name) = &members.name {
+            let at = self.cname(owner, name.as_wire(), decision.ttl_s)?;
+            let step = match qtype {
+                rtype::CNAME | rtype::ANY => Step::Done(Rcode::NoError),
+                _ => Step::Follow(name, at),
+            };
+            return Ok(step);
+        }
+        match family {
+            Family::V4 => self.addresses(&members.v4, rtype::A, route, pool, reason, &decision, owner)?,
+            Family::V6 => self.addresses(&members.v6, rtype::AAAA, route, pool, reason, &decision, owner)?,
+        }
+        Ok(Step::Done(Rcode::NoError))
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call for each family, both just above
+    fn addresses<A: AsRef<[u8]>>(
+        &mut self,
+        ring: &Ring<A>,
+        rtype: u16,
+        route: &Route,
+        pool: PoolId,
+        reason: Reason,
+        decision: &policy::Decision,
+        owner: &Owner,
+    ) -> Result<(), Full> {
+        let up = policy::members_up(&self.snapshot.health, pool, reason);
+        let chosen = policy::answers(ring, up, route.max_answers, decision.network_hash);
+        let count = chosen.clone().count();
+        let first = if count > 1 { self.turn as usize % count } else { 0 };
+        for address in chosen.clone().skip(first).chain(chosen.take(first)) {
+            let data = address.as_ref();
+            let head = record_head(owner.at, rtype, decision.ttl_s, data.len() as u16);
+            let mut record = [0; 12 + 16];
+            record[..12].copy_from_slice(&head);
+            record[12..12 + data.len()].copy_from_slice(data);
+            self.writer.put(&record[..12 + data.len()]).ok_or(Full)?;
+        }
+        self.writer.count(Section::Answer, count as u16);
+        Ok(())
+    }
+}
+
+/// Owner pointer, type, class, TTL and length of a record.
+fn record_head(owner_at: usize, rtype: u16, ttl_s: u32, len: u16) -> [u8; 12] {
+    let [o1, o2] = (0xc000 | owner_at as u16).to_be_bytes();
+    let [t1, t2] = rtype.to_be_bytes();
+    let [c1, c2] = class::IN.to_be_bytes();
+    let [s1, s2, s3, s4] = ttl_s.to_be_bytes();
+    let [l1, l2] = len.to_be_bytes();
+    [o1, o2, t1, t2, c1, c2, s1, s2, s3, s4, l1, l2]
+}
