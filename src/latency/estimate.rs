@@ -91,8 +91,8 @@ impl Direction {
         Direction([cos_lat * cos_lon, cos_lat * sin_lon, sin_lat])
     }
 
-    /// As [`Coordinates::distance_km`]. By the chord and not the scalar product: that one's arccosine loses its digits where
-    /// two points are near, this is off by less than a metre only where they are antipodes.
+    /// As [`Coordinates::distance_km`]. By the chord and not by the scalar product, whose arccosine loses its digits where two
+    /// points are near.
     fn distance_km(self, other: Direction) -> f64 {
         let ([ax, ay, az], [bx, by, bz]) = (self.0, other.0);
         let chord_squared = (ax - bx).powi(2) + (ay - by).powi(2) + (az - bz).powi(2);
