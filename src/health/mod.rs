@@ -17,3 +17,5 @@ pub use verdict::{State, Verdict};
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

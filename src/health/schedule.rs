@@ -3,9 +3,9 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -34,6 +34,8 @@ const STARTING_LASTS_MAX: Duration = Duration::from_millis(500);
 /// A probe that begins, or is timed out, later than this after its time shows that the process stood still: stopped,
 /// suspended, or starved. Its timeout then says nothing about the target.
 const STALL_MIN: Duration = Duration::from_secs(1);
+/// Shortest time between two warnings that probes tell nothing: what causes it strikes all targets at once.
+const WARNING_EVERY: Duration = Duration::from_secs(10);
 /// First pause before a panicked probe task is started again; doubled from panic to panic.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
@@ -57,6 +59,7 @@ impl Prober {
             probe,
             starting: Semaphore::new(STARTING_MAX),
             begun: Instant::now(),
+            warned: Mutex::new(None),
         });
         let supervisor = runtime.spawn(supervise(shared, incoming));
         let prober = Prober { board, lists: Some(lists), supervisor };
@@ -107,6 +110,22 @@ struct Shared {
     starting: Semaphore,
     /// Turns in the interval count from here.
     begun: Instant,
+    /// When it was last logged that a probe told nothing.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    /// Says that a probe told nothing, now and then.
+    fn warn_untold(&self, target: &Target, result: &ProbeResult, overdue: bool) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARNING_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                endpoint = %target.endpoint(), %result, overdue,
+                "a probe told nothing of its endpoint, perhaps one of many; the last verdict stays"
+            );
+        }
+    }
 }
 
 /// One target's task as the supervisor knows it.
@@ -212,7 +231,7 @@ async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
             Ok(()) => false,
         };
         let next = if untold {
-            tracing::warn!(endpoint = %target.endpoint(), %result, overdue, "a probe told nothing; the last verdict stays");
+            shared.warn_untold(&target, &result, overdue);
             shared.board.record_inconclusive(&target, result, SystemTime::now())
         } else {
             shared.board.record(&target, result, ended.into_std(), SystemTime::now())
@@ -248,9 +267,8 @@ struct Turns {
 
 impl Turns {
     fn new(begun: Instant, interval: Duration, key: &TargetKey) -> Self {
-        let mut hasher = BuildHasherDefault::<SipHasher13>::default().build_hasher();
-        key.hash(&mut hasher);
-        let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64; // 0 to 1, from the top 53 bits
+        let hash = BuildHasherDefault::<SipHasher13>::default().hash_one(key);
+        let share = (hash >> 11) as f64 / (1u64 << 53) as f64; // 0 to 1, from the top 53 bits
         Turns { first: begun + interval.mul_f64(share), interval }
     }
 

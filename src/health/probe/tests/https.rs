@@ -1,0 +1,186 @@
+//! HTTPS against certificates of every kind.
+
+use std::{io::Write, net::IpAddr, time::Duration};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rustls::{
+    ServerConfig, ServerConnection,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+
+use super::*;
+use crate::health::install_crypto_provider;
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+fn ca(name: &str) -> Ca {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name); // or it would look like the issuer of all others
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// What a server shows: for whom, by which CA (`None`: by itself), and until when.
+fn certificate(name: &str, ca: Option<&Ca>, last_year: i32) -> ServerConfig {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 1, 1));
+    let made = match ca {
+        Some(ca) => params.signed_by(&key, ca).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    install_crypto_provider();
+    ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap()
+}
+
+/// Serves `200` over TLS after a pause; sends the server names that clients asked for.
+async fn tls_server(
+    config: ServerConfig,
+    pause: Duration,
+) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Option<String>>) {
+    let (names, asked) = tokio::sync::mpsc::unbounded_channel();
+    let config = Arc::new(config);
+    let at = server(move |stream| {
+        let (config, names) = (config.clone(), names.clone());
+        async move {
+            let mut stream = stream.into_std().unwrap();
+            std::thread::spawn(move || {
+                std::thread::sleep(pause);
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(AMPLE)).unwrap();
+                let mut tls = ServerConnection::new(config).unwrap();
+                while tls.is_handshaking() {
+                    if tls.complete_io(&mut stream).is_err() {
+                        return;
+                    }
+                }
+                let _ = names.send(tls.server_name().map(str::to_owned));
+                let _ = tls.writer().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                tls.send_close_notify();
+                let _ = tls.complete_io(&mut stream);
+                while tls.wants_read() && tls.read_tls(&mut stream).is_ok_and(|n| n > 0) {
+                    let _ = tls.process_new_packets();
+                }
+            });
+        }
+    })
+    .await;
+    (at, asked)
+}
+
+fn trusting(ca: &Ca) -> NetProbe {
+    NetProbe::new(TrustedRoots::Only(vec![ca.der().clone()]))
+}
+
+fn https(at: SocketAddr, host: Option<&str>, verify_tls: bool) -> Check {
+    http_within(at, AMPLE, |http| {
+        (http.tls, http.verify_tls, http.host) = (true, verify_tls, host.map(str::to_owned));
+    })
+}
+
+#[tokio::test]
+async fn a_certificate_must_be_valid_for_the_host_unless_told_otherwise() {
+    let (trusted, stranger) = (ca("trusted"), ca("stranger"));
+    let net = trusting(&trusted);
+    for (what, config, host, complaint) in [
+        ("right", certificate("web.example", Some(&trusted), 2100), Some("web.example"), None),
+        ("for the address", certificate("127.0.0.1", Some(&trusted), 2100), None, None),
+        ("self-signed", certificate("web.example", None, 2100), Some("web.example"), Some("UnknownIssuer")),
+        (
+            "of a stranger",
+            certificate("web.example", Some(&stranger), 2100),
+            Some("web.example"),
+            Some("UnknownIssuer"),
+        ),
+        (
+            "wrong name",
+            certificate("web.example", Some(&trusted), 2100),
+            Some("app.example"),
+            Some("not valid for name"),
+        ),
+        ("not for the address", certificate("web.example", Some(&trusted), 2100), None, Some("not valid for name")),
+        ("expired", certificate("web.example", Some(&trusted), 2021), Some("web.example"), Some("expired")),
+    ] {
+        let (at, _) = tls_server(config, Duration::ZERO).await;
+        let endpoint = || Endpoint::Address(at.ip());
+        let result = probe_with(&net, endpoint(), https(at, host, true)).await;
+        match (&result.outcome, complaint) {
+            (Ok(()), None) => assert_eq!(result.status, Some(200)),
+            (Err(ProbeError::Tls(text)), Some(words)) => assert!(text.contains(words), "{what}: {text}"),
+            _ => panic!("{what}: {result}"),
+        }
+        let result = probe_with(&net, endpoint(), https(at, host, false)).await;
+        assert_eq!((&result.outcome, result.status), (&Ok(()), Some(200)), "{what}, unverified: {result}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_name_follows_the_host_and_is_left_out_for_addresses() {
+    let trusted = ca("trusted");
+    let (at, mut asked) = tls_server(certificate("web.example", Some(&trusted), 2100), Duration::ZERO).await;
+    let net = trusting(&trusted);
+    net.resolver.preset("web.example", &[at.ip()]);
+    let address = || Endpoint::Address(at.ip());
+    for (endpoint, host, expected) in [
+        (address(), Some("app.example"), Some("app.example")),
+        (Endpoint::Name("web.example".into()), None, Some("web.example")),
+        (Endpoint::Name("web.example".into()), Some("app.example"), Some("app.example")),
+        (address(), None, None),
+    ] {
+        assert!(probe_with(&net, endpoint, https(at, host, false)).await.is_success());
+        assert_eq!(asked.recv().await.unwrap().as_deref(), expected);
+    }
+}
+
+#[tokio::test]
+async fn connect_time_is_the_tcp_connection_alone() {
+    let trusted = ca("trusted");
+    let (at, _) = tls_server(certificate("127.0.0.1", Some(&trusted), 2100), SHORT).await;
+    let result = probe_with(&trusting(&trusted), Endpoint::Address(at.ip()), https(at, None, true)).await;
+    let (connect, tls) = (result.connect.unwrap(), result.tls.unwrap());
+    assert!(tls >= SHORT - Duration::from_millis(50), "the pause falls into the handshake: {tls:?}");
+    assert!(connect + tls <= result.total && result.total - tls < result.total);
+    assert!(connect < tls);
+}
+
+#[tokio::test]
+async fn a_server_that_never_shakes_hands_times_out_in_tls() {
+    let at = server(|stream| async move {
+        sleep(AMPLE).await;
+        drop(stream);
+    })
+    .await;
+    let check = Check { timeout: SHORT, ..https(at, None, false) };
+    let result = probe(at, check).await;
+    assert_eq!(timed_out_in(&result), Some(Phase::Tls), "{result}");
+    assert!(result.connect.is_some());
+}
+
+#[tokio::test]
+async fn plain_http_on_an_https_port_is_a_tls_failure() {
+    let at = answering(&["HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"]).await;
+    let at_once = server(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let _ = stream.read(&mut [0; 1024]).await;
+    })
+    .await;
+    let result = probe(at_once, https(at_once, None, false)).await;
+    assert!(matches!(result.outcome, Err(ProbeError::Tls(_))), "{result}");
+    let result = probe(at, http_within(at, AMPLE, |_| {})).await;
+    assert_eq!(result.outcome, Err(ProbeError::Status(400)), "the same without TLS");
+}
+
+#[tokio::test]
+async fn a_host_without_ca_bundle_still_probes_what_needs_none() {
+    let nobody = NetProbe::new(TrustedRoots::Only(Vec::<CertificateDer<'static>>::new()));
+    let plain = answering(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]).await;
+    let loopback = || Endpoint::Address(IpAddr::from([127, 0, 0, 1]));
+    assert!(probe_with(&nobody, loopback(), http_within(plain, AMPLE, |_| {})).await.is_success());
+    let (at, _) = tls_server(certificate("127.0.0.1", None, 2100), Duration::ZERO).await;
+    assert!(probe_with(&nobody, loopback(), https(at, None, false)).await.is_success());
+    let result = probe_with(&nobody, loopback(), https(at, None, true)).await;
+    assert_eq!(result.outcome, Err(ProbeError::NoTrustedRoots));
+}
