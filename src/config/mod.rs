@@ -1,8 +1,99 @@
 //! The configuration file: text → `spec` (shapes with spans) → `check` (every error at once) → [`model`] (plain validated
 //! types). Knows nothing of sockets.
 
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::geo::{Coordinates, gazetteer};
+
+mod check;
+mod files;
+pub mod keys;
+mod leaf;
 pub mod model;
 pub mod report;
+mod section;
+mod spec;
+mod syntax;
+mod value;
 
 pub use model::Config;
 pub use report::{Problem, Report, Source, Spot};
+
+use section::Problems;
+use value::quote;
+
+/// Where the configuration is looked for when none is named, in this order.
+pub const DEFAULT_PATHS: [&str; 2] = ["config/isochrone.toml", "/etc/isochrone/isochrone.toml"];
+
+/// Largest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// The first of [`DEFAULT_PATHS`] that exists.
+///
+/// # Errors
+/// None exists; the report names them all.
+pub fn default_path() -> Result<PathBuf, Report> {
+    first_existing(&DEFAULT_PATHS)
+}
+
+fn first_existing(paths: &[&str]) -> Result<PathBuf, Report> {
+    paths.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        let message = format!("no configuration file: found neither {}", value::listed(paths, "nor"));
+        Report::from(Problem::new(message).with_help("name one with --config FILE"))
+    })
+}
+
+/// Reads and checks the configuration file at `path`; the files that it names are looked for beside it.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path) -> Result<Config, Report> {
+    let text = files::read_text(path, FILE_BYTES_MAX).map_err(|why| {
+        let message = format!("the configuration file {} {why}", quote(&path.display().to_string()));
+        Report::from(Problem::new(message).with_help("name another with --config FILE"))
+    })?;
+    let source = Arc::new(Source { name: path.display().to_string(), text });
+    parse(source, path.parent().unwrap_or(Path::new("")))
+}
+
+/// Checks a configuration that has been read. Touches no file but those that the configuration names, looked for in `folder`.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn parse(source: Arc<Source>, folder: &Path) -> Result<Config, Report> {
+    parse_with(source, folder, &|text| match gazetteer::find(text) {
+        Ok(site) => Ok(site.coordinates),
+        Err(unknown) => Err(unknown.suggestions.iter().map(ToString::to_string).collect()),
+    })
+}
+
+/// Coordinates of a place by its name in the gazetteer, or else the nearest spellings that it knows.
+type Locate<'l> = &'l dyn Fn(&str) -> Result<Coordinates, Vec<String>>;
+
+fn parse_with(source: Arc<Source>, folder: &Path, locate: Locate<'_>) -> Result<Config, Report> {
+    let mut cleaned = syntax::clean(&source.text);
+    let problems = Problems::new(source, &mut cleaned);
+    if cleaned.gave_up {
+        return problems.finish(()).and(Err(Report::default()));
+    }
+    let (tree, _) = toml::de::DeTable::parse_recoverable(&cleaned.text);
+    let spec = spec::read(tree.get_ref(), &problems);
+    let config = check::run(spec, &problems, folder, locate);
+    problems.finish(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_at_the_default_places_names_them_all() {
+        let report = first_existing(&["no/a.toml", "no/b.toml"]).unwrap_err();
+        let problem = &report.problems[0];
+        assert_eq!(problem.message, "no configuration file: found neither `no/a.toml` nor `no/b.toml`");
+        assert_eq!(problem.help.as_deref(), Some("name one with --config FILE"));
+    }
+}

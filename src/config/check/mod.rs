@@ -1,0 +1,156 @@
+//! What the values of a file mean for each other: references, order, families, names and zones. Notes everything that is wrong
+//! and builds the [`Config`]; where something is wrong the built parts are stand-ins that nobody sees.
+
+mod regions;
+mod routes;
+mod statics;
+mod zones;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Locate, files,
+    model::{Admin, Config, Geo, Latency, Listen, Server},
+    section::{At, Problems},
+    spec::{AdminSpec, CheckSpec, GeoSpec, RegionSpec, ServerSpec, Spec},
+    value::{quote, show_ms, suggest},
+};
+use crate::health::{Check, CheckKind};
+
+/// What every part of the check may ask.
+struct Context<'c> {
+    problems: &'c Problems,
+    /// Where the files are that the configuration names.
+    folder: &'c Path,
+    checks: HashMap<&'c str, Arc<Check>>,
+    check_names: Vec<&'c str>,
+    regions: &'c [RegionSpec],
+    region_indexes: HashMap<&'c str, usize>,
+    has_asn_database: bool,
+}
+
+/// Checks a whole file.
+pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate<'_>) -> Config {
+    let checks: Vec<Arc<Check>> = spec.checks.iter().map(|check| build_check(check, problems)).collect();
+    let context = Context {
+        problems,
+        folder,
+        checks: checks.iter().zip(&spec.checks).map(|(c, s)| (s.name.value.as_str(), c.clone())).collect(),
+        check_names: spec.checks.iter().map(|c| c.name.value.as_str()).collect(),
+        regions: &spec.regions,
+        region_indexes: spec.regions.iter().enumerate().map(|(i, r)| (r.name.value.as_str(), i)).collect(),
+        has_asn_database: !spec.geo.asn_database.value.is_empty() || !spec.geo.asn_database.is_sound(),
+    };
+    note_admin_among_listeners(&spec.server, &spec.admin, problems);
+    Config {
+        server: build_server(&spec.server, problems),
+        admin: Admin { listen: spec.admin.listen.as_ref().map(|at| at.value) },
+        geo: context.build_geo(&spec.geo),
+        latency: Latency { switch_margin_ms: spec.switch_margin_ms },
+        regions: context.build_regions(locate),
+        zones: context.build_zones(&spec.zones),
+        checks,
+    }
+}
+
+fn build_server(spec: &ServerSpec, problems: &Problems) -> Server {
+    if spec.listen.is_given() && spec.listen.value.is_empty() && spec.listen.span.len() <= 2 {
+        problems.add(&spec.listen.span, "`listen` is empty", "write at least one address, for example \"0.0.0.0:53\"");
+    }
+    let mut listen: Vec<Listen> = Vec::new();
+    for at in &spec.listen.value {
+        if at.value.port() != 0 && listen.iter().any(|l| l.address == at.value) {
+            let message = format!("{} stands here twice", quote(&at.value.to_string()));
+            problems.add(&at.span, message, "remove one of the two");
+        }
+        listen.push(Listen { address: at.value, is_default: !spec.listen.is_given() });
+    }
+    Server { listen, threads: spec.threads, identity: spec.identity.value.clone(), limits: spec.limits }
+}
+
+/// Both serve TCP, so that one port cannot have both.
+fn note_admin_among_listeners(server: &ServerSpec, admin: &AdminSpec, problems: &Problems) {
+    let Some(admin) = &admin.listen else { return };
+    let Some(dns) = server.listen.value.iter().find(|dns| dns.value == admin.value && dns.value.port() != 0) else {
+        return;
+    };
+    let place = if admin.is_given() { &admin.span } else { &dns.span };
+    let message = format!("{} is meant for DNS and for the admin interface", quote(&admin.value.to_string()));
+    problems.add(place, message, "give one of them another port");
+}
+
+fn build_check(spec: &CheckSpec, problems: &Problems) -> Arc<Check> {
+    let within_interval = |name: &str, value: &At<i64>| {
+        if value.is_given() && spec.interval_ms.is_sound() && value.value > spec.interval_ms.value {
+            let (value_ms, interval) = (show_ms(value.value), show_ms(spec.interval_ms.value));
+            let message = format!("`{name}` is {value_ms}, longer than the interval of {interval}");
+            problems.add(&value.span, message, format!("write at most \"{interval}\", or a longer `interval`"));
+        }
+    };
+    within_interval("timeout", &spec.timeout_ms);
+    within_interval("fast-interval", &spec.fast_interval_ms);
+    let duration = |at: &At<i64>| Duration::from_millis(at.value.unsigned_abs());
+    Arc::new(Check {
+        name: spec.name.value.clone(),
+        kind: spec.kind.clone().unwrap_or(CheckKind::Tcp { port: 0 }),
+        interval: duration(&spec.interval_ms),
+        fast_interval: duration(&spec.fast_interval_ms),
+        timeout: duration(&spec.timeout_ms),
+        fall: spec.fall,
+        rise: spec.rise,
+    })
+}
+
+impl Context<'_> {
+    /// The check of this name; empty: none.
+    fn check_named(&self, name: &At<String>) -> Option<Arc<Check>> {
+        if name.value.is_empty() {
+            return None;
+        }
+        let found = self.checks.get(name.value.as_str()).cloned();
+        if found.is_none() {
+            let help = suggest(&name.value, &self.check_names, "add a section such as [checks.web]");
+            self.problems.absent(&name.span, format!("unknown check {}", quote(&name.value)), help);
+        }
+        found
+    }
+
+    fn build_geo(&self, spec: &GeoSpec) -> Geo {
+        let mut databases: Vec<PathBuf> = Vec::new();
+        for at in &spec.databases.value {
+            let path = self.folder.join(&at.value);
+            if databases.contains(&path) {
+                self.problems.add(&at.span, format!("{} stands here twice", quote(&at.value)), "remove one of the two");
+            } else {
+                self.note_unreadable(at, "location database");
+                databases.push(path);
+            }
+        }
+        let asn = &spec.asn_database;
+        if !asn.value.is_empty() {
+            self.note_unreadable(asn, "ASN database");
+        }
+        Geo { databases, asn_database: (!asn.value.is_empty()).then(|| self.folder.join(&asn.value)) }
+    }
+
+    /// That it holds what it should is for its reader to say.
+    fn note_unreadable(&self, at: &At<String>, what: &str) {
+        if at.value.is_empty() {
+            self.problems.add(&at.span, format!("an empty path of a {what}"), "write the path of an .mmdb file");
+        } else if let Err(why) = files::open(&self.folder.join(&at.value)) {
+            let message = format!("the {what} {} {why}", quote(&at.value));
+            self.problems.add(&at.span, message, self.looked_for(&at.value));
+        }
+    }
+
+    /// Where a file was looked for, so that the person sees what a relative path means.
+    fn looked_for(&self, path: &str) -> String {
+        let full = self.folder.join(path);
+        format!("looked for {}; paths are relative to the configuration file", quote(&full.display().to_string()))
+    }
+}

@@ -1,0 +1,63 @@
+//! Files that are named on the command line or in the configuration: read whole, within a limit, with an error in plain words.
+
+use std::{fs::File, io, io::Read, path::Path};
+
+/// Reads a text of at most `bytes_max` bytes.
+///
+/// # Errors
+/// What follows the name of the file in a sentence: "does not exist".
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let file = open(path)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("is larger than {} MiB", bytes_max >> 20));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].iter().filter(|&&b| b == b'\n').count() + 1;
+        format!("is not UTF-8 text (line {line})")
+    })
+}
+
+/// Opens a regular file.
+///
+/// # Errors
+/// As [`read_text`].
+pub(super) fn open(path: &Path) -> Result<File, String> {
+    let kind = std::fs::metadata(path).map_err(|error| why(&error))?;
+    if kind.is_dir() {
+        return Err("is a folder, not a file".into());
+    }
+    if !kind.is_file() {
+        return Err("is not a regular file".into());
+    }
+    File::open(path).map_err(|error| why(&error))
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does not exist".into(),
+        io::ErrorKind::PermissionDenied => "may not be read by this user".into(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_in_plain_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x");
+        assert_eq!(read_text(&file, 10), Err("does not exist".into()));
+        assert_eq!(read_text(folder.path(), 10), Err("is a folder, not a file".into()));
+        std::fs::write(&file, b"ok\n\xff").unwrap();
+        assert_eq!(read_text(&file, 10), Err("is not UTF-8 text (line 2)".into()));
+        std::fs::write(&file, "x".repeat((1 << 20) + 1)).unwrap();
+        assert_eq!(read_text(&file, 1 << 20), Err("is larger than 1 MiB".into()));
+        std::fs::write(&file, "ok").unwrap();
+        assert_eq!(read_text(&file, 10), Ok("ok".into()));
+    }
+}
