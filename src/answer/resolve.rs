@@ -88,7 +88,8 @@ impl<'s> Reply<'_, 's> {
                 Step::Done(rcode) => return Ok(rcode),
                 Step::Follow(target, at) => {
                     let next = QName::from_name(target);
-                    let is_loop = chain[..hop.min(CHAIN_MAX)].contains(&Some(target)) || next.as_wire() == question.name.as_wire();
+                    let is_loop = chain[..hop.min(CHAIN_MAX)].contains(&Some(target))
+                        || next.as_wire() == question.name.as_wire();
                     if is_loop || hop == CHAIN_MAX || !self.is_here(&next) {
                         return Ok(Rcode::NoError);
                     }

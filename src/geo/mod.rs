@@ -1,7 +1,22 @@
 //! Where things are: coordinates and distance, location databases, the built-in table, the gazetteer of cloud regions
 //! and airports. Knows nothing of latency.
 
+pub mod asn;
+pub mod compile;
+pub mod country;
+mod error;
+mod files;
 pub mod gazetteer;
+pub mod locations;
+mod mmdb;
 pub mod place;
+mod ranges;
+mod record;
+pub mod special;
+mod table;
 
+pub use asn::AsnTable;
+pub use error::GeoError;
+pub use files::FileInfo;
+pub use locations::{Coverage, Locations};
 pub use place::{Continent, Coordinates, CountryCode, Place};

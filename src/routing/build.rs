@@ -129,12 +129,8 @@ pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Vec<ClientMap>, Geo
 const EMBEDDING: Entry = Entry { rule: Some(u16::MAX), ranking: Some(u32::MAX) };
 
 /// The IPv6 ranges that embed IPv4: v4-mapped, NAT64, Teredo, 6to4 (see `geo::special`).
-const EMBEDDING_RANGES: [(u128, u32); 4] = [
-    (0xffff << 32, 96),
-    (0x0064_ff9b << 96, 96),
-    (0x2001_0000 << 96, 32),
-    (0x2002 << 112, 16),
-];
+const EMBEDDING_RANGES: [(u128, u32); 4] =
+    [(0xffff << 32, 96), (0x0064_ff9b << 96, 96), (0x2001_0000 << 96, 32), (0x2002 << 112, 16)];
 
 fn v4_overlay(spec: &MapSpec, asns: Option<&AsnTable>) -> Result<Overlay<u32>, GeoError> {
     let mut ranges = Vec::new();
@@ -377,9 +373,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
 
 /// Lowest estimate first, ties in file order.
 pub(super) fn sort_by_estimate(regions: &mut [RegionId], estimates_ms: &[f32]) {
-    regions.sort_unstable_by(|a, b| {
-        estimates_ms[a.index()].total_cmp(&estimates_ms[b.index()]).then_with(|| a.cmp(b))
-    });
+    regions.sort_unstable_by(|a, b| estimates_ms[a.index()].total_cmp(&estimates_ms[b.index()]).then_with(|| a.cmp(b)));
 }
 
 /// What following `order` can cost a place at most, whichever regions are healthy: the largest amount by which an earlier region

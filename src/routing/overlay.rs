@@ -126,10 +126,7 @@ mod tests {
     fn fixed_ranges_lie_over_rules() {
         let overlay = Overlay::of_rules(vec![(10, 29, 1)]).with_fixed(&[(0, 4, 7), (20, 24, 8)]);
         use Segment::{Fixed, None, Rule};
-        assert_eq!(
-            walk(overlay),
-            [(0, Fixed(7)), (5, None), (10, Rule(1)), (20, Fixed(8)), (25, Rule(1)), (30, None)]
-        );
+        assert_eq!(walk(overlay), [(0, Fixed(7)), (5, None), (10, Rule(1)), (20, Fixed(8)), (25, Rule(1)), (30, None)]);
     }
 
     proptest! {

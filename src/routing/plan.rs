@@ -197,7 +197,8 @@ impl Route {
 impl Plan {
     /// The labels of the answer counters, in the order of [`Route::answer_slot`]. With very many routes they are not told apart.
     pub fn answer_labels(&self, config: &Config) -> Vec<AnswerLabels> {
-        let zones: Vec<Arc<str>> = config.zones.iter().map(|zone| zone.origin.to_string().trim_end_matches('.').into()).collect();
+        let zones: Vec<Arc<str>> =
+            config.zones.iter().map(|zone| zone.origin.to_string().trim_end_matches('.').into()).collect();
         let regions: Vec<Arc<str>> = self.region_names.iter().map(|name| name.as_str().into()).collect();
         let mut labels = Vec::new();
         for route in &self.routes {
@@ -229,7 +230,15 @@ pub struct Draft {
 impl Draft {
     /// Works out routes, pools, targets and the maps that they need.
     pub fn new(config: &Config) -> Draft {
-        let mut drafting = Drafting { config, pools: Vec::new(), pool_ids: HashMap::new(), targets: Vec::new(), target_ids: HashMap::new(), specs: Vec::new(), spec_ids: HashMap::new() };
+        let mut drafting = Drafting {
+            config,
+            pools: Vec::new(),
+            pool_ids: HashMap::new(),
+            targets: Vec::new(),
+            target_ids: HashMap::new(),
+            specs: Vec::new(),
+            spec_ids: HashMap::new(),
+        };
         let mut routes = Vec::new();
         let mut answer_base = 0;
         for (zone, zone_config) in config.zones.iter().enumerate() {
@@ -267,7 +276,8 @@ impl Drafting<'_> {
             .then(|| self.spec(MapSpec { ranked: ranked.clone(), rules: Vec::new() }));
         // Rules of the other policies fix the allowed regions by themselves: the map only says which rule it is.
         let map = self.spec(MapSpec { ranked, rules });
-        let names = route.regions.iter().any(|r| self.pools[pools[r.index()].expect("set above").0 as usize].name.is_some());
+        let names =
+            route.regions.iter().any(|r| self.pools[pools[r.index()].expect("set above").0 as usize].name.is_some());
         let dependence = [Family::V4, Family::V6].map(|family| self.dependence(route, &pools, family));
         Route {
             zone,

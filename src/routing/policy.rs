@@ -182,14 +182,14 @@ pub fn ranking<'s>(
 ) -> Ranking<'s> {
     let allowed = route.allowed(rule);
     match (ranked_by, &route.ranking) {
-        (RankedBy::Place(ranking), _) => Ranking::Listed { regions: plan.maps[route.map].ranking(ranking), allowed: None },
+        (RankedBy::Place(ranking), _) => {
+            Ranking::Listed { regions: plan.maps[route.map].ranking(ranking), allowed: None }
+        }
         (RankedBy::ResolverPlace(ranking), _) => {
             let map = &plan.maps[route.resolver_map.unwrap_or(route.map)];
             Ranking::Listed { regions: map.ranking(ranking), allowed: Some(allowed) }
         }
-        (RankedBy::Draw, RankBy::Draw(weights)) => {
-            Ranking::Drawn { route, weights, allowed, network_hash, last: None }
-        }
+        (RankedBy::Draw, RankBy::Draw(weights)) => Ranking::Drawn { route, weights, allowed, network_hash, last: None },
         (RankedBy::Fallback, _) => Ranking::Listed { regions: health.fallback_order(), allowed: Some(allowed) },
         _ => Ranking::Listed { regions: allowed, allowed: None },
     }

@@ -153,13 +153,7 @@ impl Zone {
             node.rrsets.sort_by_key(|rrset| rrset.rtype);
         }
         add_cuts(content, &tree, &mut nodes, apex_labels);
-        Zone {
-            negative_soa: negative_soa(content),
-            origin: content.origin.clone(),
-            apex_labels,
-            tree,
-            nodes,
-        }
+        Zone { negative_soa: negative_soa(content), origin: content.origin.clone(), apex_labels, tree, nodes }
     }
 
     /// The apex's node.

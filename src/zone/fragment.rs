@@ -85,11 +85,7 @@ impl<'z> FragmentBuilder<'z> {
     /// The finished fragment. Records with owners of their own are not counted by [`Fragment::records`]: see
     /// [`OwnedFragment`].
     pub fn finish(self) -> Fragment {
-        Fragment {
-            wire: self.wire.into(),
-            owner_marks: self.owner_marks.into(),
-            apex_marks: self.apex_marks.into(),
-        }
+        Fragment { wire: self.wire.into(), owner_marks: self.owner_marks.into(), apex_marks: self.apex_marks.into() }
     }
 
     fn push_body(&mut self, rtype: u16, ttl_s: u32, rdata: &[u8]) {

@@ -1,0 +1,120 @@
+//! The files of a location source: opened and checked, described, released, read again when needed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    error::GeoError,
+    mmdb::Database,
+    ranges::Family,
+    table::{MAGIC, Table},
+};
+
+/// A data file in memory.
+pub(super) enum Source {
+    Database(Database),
+    Table(Table),
+}
+
+impl Source {
+    /// Reads a file of either format and checks its layout.
+    pub(super) fn read(path: &Path) -> Result<Self, GeoError> {
+        let bytes = fs::read(path).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
+        Ok(if bytes.starts_with(&MAGIC[..7]) {
+            Source::Table(Table::parse(path, &bytes)?)
+        } else {
+            Source::Database(Database::new(path, bytes)?)
+        })
+    }
+}
+
+/// What is known of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What its publisher calls it.
+    pub kind: String,
+    /// When it was made, in seconds since 1970.
+    pub build_epoch_s: u64,
+    /// It has IPv4 networks.
+    pub v4: bool,
+    /// It has IPv6 networks.
+    pub v6: bool,
+}
+
+/// Files, in order of precedence.
+pub(super) struct Files {
+    infos: Vec<FileInfo>,
+    /// Their content, until it is released.
+    loaded: Mutex<Option<Arc<Vec<Source>>>>,
+}
+
+impl Files {
+    /// Reads all the files; `suits` may refuse one.
+    pub(super) fn open(
+        paths: &[PathBuf],
+        suits: impl Fn(&Path, &Source) -> Result<(), GeoError>,
+    ) -> Result<Self, GeoError> {
+        let mut infos = Vec::new();
+        let mut sources = Vec::new();
+        for path in paths {
+            let source = Source::read(path)?;
+            suits(path, &source)?;
+            infos.push(describe(path, &source)?);
+            sources.push(source);
+        }
+        Ok(Files { infos, loaded: Mutex::new(Some(Arc::new(sources))) })
+    }
+
+    pub(super) fn infos(&self) -> &[FileInfo] {
+        &self.infos
+    }
+
+    /// "GeoLite2-City (geo/city.mmdb)", one after another.
+    pub(super) fn description(&self) -> String {
+        let texts: Vec<_> = self.infos.iter().map(|i| format!("{} ({})", i.kind, i.path.display())).collect();
+        texts.join(", ")
+    }
+
+    /// The oldest file's: that is how old the data may be.
+    pub(super) fn build_epoch_s(&self) -> u64 {
+        self.infos.iter().map(|info| info.build_epoch_s).min().unwrap_or(0)
+    }
+
+    /// The content; read again when it was released.
+    pub(super) fn sources(&self) -> Result<Arc<Vec<Source>>, GeoError> {
+        if let Some(sources) = &*self.loaded.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(sources));
+        }
+        self.infos.iter().map(|info| Source::read(&info.path)).collect::<Result<_, _>>().map(Arc::new)
+    }
+
+    /// Lets the content go.
+    pub(super) fn release(&self) {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn describe(path: &Path, source: &Source) -> Result<FileInfo, GeoError> {
+    let path = path.to_owned();
+    Ok(match source {
+        Source::Database(database) => FileInfo {
+            path,
+            kind: database.database_type(),
+            build_epoch_s: database.build_epoch_s(),
+            v4: database.has(Family::V4)?,
+            v6: database.has(Family::V6)?,
+        },
+        Source::Table(table) => FileInfo {
+            path,
+            kind: table.source().to_owned(),
+            build_epoch_s: table.build_epoch_s(),
+            v4: table.has(Family::V4),
+            v6: table.has(Family::V6),
+        },
+    })
+}

@@ -1,0 +1,207 @@
+//! Located address ranges, in order: one stream for each data file, merged into one so that the first file with data for
+//! an address wins. Knows nothing of file formats.
+
+use std::hash::Hash;
+
+use hashbrown::HashMap;
+
+use super::{error::GeoError, place::Place, special};
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The space without special-purpose ranges: CIDR blocks, ascending and disjoint.
+    pub(super) fn pieces(self) -> &'static [special::Block] {
+        match self {
+            Family::V4 => special::v4_pieces(),
+            Family::V6 => special::v6_pieces(),
+        }
+    }
+}
+
+/// What a range stands for: a place, an AS number.
+pub(super) trait Datum: Copy {
+    /// Equal for equal data.
+    type Key: Hash + Eq;
+    /// The data as a key.
+    fn key(&self) -> Self::Key;
+}
+
+impl Datum for Place {
+    type Key = (Option<[u8; 2]>, Option<u8>, Option<(u32, u32)>);
+
+    fn key(&self) -> Self::Key {
+        (
+            self.country.map(|country| country.0),
+            self.continent.map(|continent| continent as u8),
+            self.coordinates.map(|point| (point.latitude.to_bits(), point.longitude.to_bits())),
+        )
+    }
+}
+
+impl Datum for u32 {
+    type Key = u32;
+
+    fn key(&self) -> u32 {
+        *self
+    }
+}
+
+/// Addresses `first` to `last` (inclusive; IPv4 in the low 32 bits) with the datum of this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first: u128,
+    pub(super) last: u128,
+    pub(super) id: u32,
+}
+
+/// Distinct data, numbered in the order of their arrival.
+pub(super) struct Interner<T: Datum> {
+    by_key: HashMap<T::Key, u32>,
+    values: Vec<T>,
+}
+
+impl<T: Datum> Interner<T> {
+    pub(super) fn new() -> Self {
+        Interner { by_key: HashMap::new(), values: Vec::new() }
+    }
+
+    /// The number of that datum.
+    pub(super) fn intern(&mut self, value: T) -> u32 {
+        let values = &mut self.values;
+        *self.by_key.entry(value.key()).or_insert_with(|| {
+            values.push(value);
+            u32::try_from(values.len() - 1).expect("no file has room for 2^32 records")
+        })
+    }
+}
+
+/// The located ranges of one file, ascending and disjoint; gaps and special-purpose ranges are left out.
+pub(super) trait Ranges<T: Datum> {
+    /// The next range, `None` at the end; an error condemns the file.
+    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError>;
+}
+
+/// Receives the merged ranges: first address, last address, number of the datum, the datum.
+pub(super) type Each<'a, T> = dyn FnMut(u128, u128, u32, &T) + 'a;
+
+/// Merges the streams, the earlier one winning, and hands on the ranges: ascending, disjoint, neighbours with equal data
+/// joined; data numbered densely from 0 in the order of their appearance.
+pub(super) fn merge<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut Each<'_, T>) -> Result<(), GeoError> {
+    let mut data = Interner::new();
+    let mut heads = Vec::with_capacity(streams.len());
+    for mut stream in streams {
+        if let Some(head) = stream.next(&mut data)? {
+            heads.push((head, stream));
+        }
+    }
+    let mut out = Joiner { pending: None, numbers: Vec::new(), numbered: 0 };
+    let mut at = 0;
+    while !heads.is_empty() {
+        let mut index = 0;
+        while index < heads.len() {
+            let (head, stream) = &mut heads[index];
+            if head.last >= at {
+                index += 1;
+            } else if let Some(next) = stream.next(&mut data)? {
+                *head = next;
+            } else {
+                heads.remove(index); // the order is the priority
+            }
+        }
+        let Some(winner) = heads.iter().position(|(head, _)| head.first <= at) else {
+            let Some(next) = heads.iter().map(|(head, _)| head.first).min() else { break };
+            at = next;
+            continue;
+        };
+        let head = heads[winner].0;
+        let last = heads[..winner].iter().fold(head.last, |last, (earlier, _)| last.min(earlier.first - 1));
+        out.push(Range { first: at, last, id: head.id }, &data.values, each);
+        let Some(next) = last.checked_add(1) else { break };
+        at = next;
+    }
+    out.flush(&data.values, each);
+    Ok(())
+}
+
+/// Joins neighbours and numbers the data as they appear.
+struct Joiner {
+    pending: Option<Range>,
+    /// From the interner's number to the one handed out; `u32::MAX`: not yet.
+    numbers: Vec<u32>,
+    numbered: u32,
+}
+
+impl Joiner {
+    fn push<T: Datum>(&mut self, range: Range, values: &[T], each: &mut Each<'_, T>) {
+        match &mut self.pending {
+            // `first` is above `last` of the range before it, so it is not 0.
+            Some(pending) if pending.id == range.id && pending.last == range.first - 1 => pending.last = range.last,
+            _ => {
+                self.flush(values, each);
+                self.pending = Some(range);
+            }
+        }
+    }
+
+    fn flush<T: Datum>(&mut self, values: &[T], each: &mut Each<'_, T>) {
+        let Some(range) = self.pending.take() else { return };
+        let index = range.id as usize;
+        if self.numbers.len() <= index {
+            self.numbers.resize(values.len(), u32::MAX);
+        }
+        if self.numbers[index] == u32::MAX {
+            self.numbers[index] = self.numbered;
+            self.numbered += 1;
+        }
+        each(range.first, range.last, self.numbers[index], &values[index]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(std::vec::IntoIter<(u128, u128, u32)>);
+
+    impl Ranges<u32> for Fixed {
+        fn next(&mut self, data: &mut Interner<u32>) -> Result<Option<Range>, GeoError> {
+            Ok(self.0.next().map(|(first, last, value)| Range { first, last, id: data.intern(value) }))
+        }
+    }
+
+    fn merged(streams: &[&[(u128, u128, u32)]]) -> Vec<(u128, u128, u32, u32)> {
+        let mut out = Vec::new();
+        let streams = streams.iter().map(|s| Box::new(Fixed(s.to_vec().into_iter())) as Box<dyn Ranges<u32>>).collect();
+        merge(streams, &mut |first, last, id, value: &u32| out.push((first, last, id, *value))).unwrap();
+        out
+    }
+
+    #[test]
+    fn neighbours_with_equal_data_are_joined_and_gaps_stay() {
+        assert_eq!(
+            merged(&[&[(0, 4, 7), (5, 9, 7), (11, 12, 7), (13, 13, 8)]]),
+            [(0, 9, 0, 7), (11, 12, 0, 7), (13, 13, 1, 8)]
+        );
+    }
+
+    #[test]
+    fn the_earlier_file_wins_and_the_later_fills_its_gaps() {
+        assert_eq!(
+            merged(&[&[(10, 19, 1), (30, 39, 2)], &[(0, 50, 9)]]),
+            [(0, 9, 0, 9), (10, 19, 1, 1), (20, 29, 0, 9), (30, 39, 2, 2), (40, 50, 0, 9)]
+        );
+        assert_eq!(merged(&[&[], &[(3, 5, 4)]]), [(3, 5, 0, 4)]);
+        assert_eq!(merged(&[&[(u128::MAX - 1, u128::MAX, 4)], &[(0, u128::MAX, 4)]]), [(0, u128::MAX, 0, 4)]);
+    }
+
+    #[test]
+    fn data_that_never_appear_take_no_number() {
+        assert_eq!(merged(&[&[(0, 9, 1)], &[(5, 6, 2), (20, 21, 3)]]), [(0, 9, 0, 1), (20, 21, 1, 3)]);
+    }
+}
