@@ -1,1 +1,376 @@
+//! Why a client gets the answer that it gets. The answer itself is made by the core, from a real query; this adds what the core
+//! knew on the way: the place, the milliseconds to every region, health, rule.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use hickory_proto::{
+    op::Message,
+    rr::{RData, RecordType},
+    serialize::binary::BinDecodable,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Arrival, Core, Verdict};
+use crate::{
+    config::{
+        Config,
+        model::{ClientMatch, RegionId},
+    },
+    geo::{AsnTable, Locations, Place},
+    latency::{self, RegionSite},
+    routing::{
+        Family, Snapshot,
+        plan::{Pool, RankBy, Route, RouteKind},
+        policy::{self, Client, Decision, Outcome, RankedBy, Reason},
+    },
+    telemetry::{Registry, TransportKind},
+    wire::{Ecs, Name, QName, rtype},
+    zone::Found,
+};
+
+/// What is to be explained.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Name asked for.
+    pub name: Name,
+    /// Type asked for.
+    pub qtype: u16,
+    /// The client's address or network, as it would come in an ECS option; `None`: a query without ECS from this very host.
+    pub client: Option<IpNet>,
+}
+
+/// What the explanation is made from.
+pub struct World<'w> {
+    /// What queries read now.
+    pub snapshot: &'w Snapshot,
+    /// The configuration behind it.
+    pub config: &'w Config,
+    /// Places of addresses.
+    pub locations: &'w Locations,
+    /// Autonomous systems.
+    pub asns: Option<&'w AsnTable>,
+    /// Where the regions are.
+    pub sites: &'w [RegionSite],
+    /// What is wrong with a pool's endpoints, for people; `None` when nothing is.
+    pub trouble: &'w dyn Fn(&Pool) -> Option<String>,
+    /// Unix time in seconds.
+    pub now_s: u64,
+}
+
+/// Why a client gets the answer that it gets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Name asked for, with the final dot.
+    pub name: String,
+    /// Type asked for.
+    #[serde(rename = "type")]
+    pub qtype: String,
+    /// Who asks and where that is.
+    pub client: ClientView,
+    /// The zone that answers; `None`: outside all zones.
+    pub zone: Option<String>,
+    /// The route at the end of the name's way, as written in the configuration.
+    pub route: Option<String>,
+    /// The conditions of the rule that matched.
+    pub rule: Option<String>,
+    /// The route's policy.
+    pub policy: Option<String>,
+    /// The route's regions: the allowed ones as ranked, then those that the rule leaves out.
+    pub candidates: Vec<Candidate>,
+    /// The region that answers.
+    pub chosen: Option<String>,
+    /// The data of the answer section's records.
+    pub answer: Vec<String>,
+    /// TTL of the answer (of a negative one: its SOA's) in seconds.
+    pub ttl: Option<u32>,
+    /// ECS scope prefix length of the reply.
+    pub scope: Option<u8>,
+    /// Response code, e.g. `NOERROR`.
+    pub rcode: String,
+}
+
+/// Who asks and where that is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientView {
+    /// The address that is located.
+    pub address: String,
+    /// The network that it stands for.
+    pub prefix: String,
+    /// ISO 3166-1 country code.
+    pub country: Option<String>,
+    /// Autonomous system.
+    pub asn: Option<u32>,
+    /// Degrees north.
+    pub latitude: Option<f32>,
+    /// Degrees east.
+    pub longitude: Option<f32>,
+    /// What the place is known from; `none` when it is unknown.
+    pub source: String,
+}
+
+/// A region of the route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name.
+    pub region: String,
+    /// Estimated round trip in milliseconds, bias included; `None`: the client's place is unknown.
+    pub estimate_ms: Option<f32>,
+    /// What the estimate comes from.
+    pub source: Option<String>,
+    /// Samples behind it.
+    pub samples: u32,
+    /// Great-circle distance.
+    pub distance_km: Option<f64>,
+    /// It is usable for this question.
+    pub healthy: bool,
+    /// Its override, if an operator set one.
+    pub forced: Option<String>,
+    /// Why it was chosen or not.
+    pub reason: String,
+}
+
+/// Explains one answer.
+pub fn explain(world: &World, request: &Request) -> Explanation {
+    let mut explanation = answer(world, request);
+    let (address, _) = client_address(request);
+    explanation.client = client_view(world, request);
+    if let Some((index, route)) = find_route(world.snapshot, request) {
+        let family = if request.qtype == rtype::AAAA { Family::V6 } else { Family::V4 };
+        let client = Client { address, resolver: RESOLVER };
+        let decision = policy::decide(&world.snapshot.plan, &world.snapshot.health, route, family, client);
+        explanation.route = Some(route.label.clone());
+        explanation.policy = Some(policy_name(&route.ranking).to_string());
+        explanation.rule = rule_text(world.config, index, route, &decision);
+        if let Outcome::Region { region, .. } = decision.outcome {
+            explanation.chosen = Some(world.config.regions[region.index()].name.clone());
+        }
+        explanation.candidates = candidates(world, route, family, &decision, address);
+    }
+    explanation
+}
+
+/// Stands for a resolver of unknown place.
+const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn client_address(request: &Request) -> (IpAddr, Option<Ecs>) {
+    match request.client {
+        Some(net) => {
+            let ecs = Ecs { address: net.network(), source_len: net.prefix_len() };
+            (if net.prefix_len() > 0 { net.network() } else { RESOLVER }, Some(ecs))
+        }
+        None => (RESOLVER, None),
+    }
+}
+
+/// Puts the question to the core, with counters of its own.
+fn answer(world: &World, request: &Request) -> Explanation {
+    let query = query_bytes(request);
+    let counters = Registry::new().register();
+    let mut out = vec![0; 65_535];
+    let arrival = Arrival { client: RESOLVER, transport: TransportKind::Tcp, now_s: world.now_s };
+    let verdict = Core::new(counters, world.snapshot).respond(&query, arrival, world.snapshot, &mut out);
+    let zone = world.snapshot.zones.find(&QName::from_name(&request.name), request.qtype);
+    let mut explanation = Explanation {
+        name: request.name.to_string(),
+        qtype: RecordType::from(request.qtype).to_string(),
+        client: client_view(world, request),
+        zone: zone.map(|zone| zone.origin.to_string()),
+        route: None,
+        rule: None,
+        policy: None,
+        candidates: Vec::new(),
+        chosen: None,
+        answer: Vec::new(),
+        ttl: None,
+        scope: None,
+        rcode: String::new(),
+    };
+    let Verdict::Send(len) = verdict else { return explanation };
+    if let Ok(message) = Message::from_bytes(&out[..len]) {
+        explanation.rcode = rcode_name(message.metadata.response_code);
+        explanation.answer = message.answers.iter().map(|record| shown(&record.data)).collect();
+        let ttls = message.answers.iter().map(|record| record.ttl).min();
+        explanation.ttl = ttls.or_else(|| message.authorities.iter().map(|record| record.ttl).min());
+    }
+    explanation.scope = scope_of(&out[..len]);
+    explanation
+}
+
+fn rcode_name(code: hickory_proto::op::ResponseCode) -> String {
+    match u16::from(code) {
+        0 => "NOERROR".into(),
+        1 => "FORMERR".into(),
+        2 => "SERVFAIL".into(),
+        3 => "NXDOMAIN".into(),
+        4 => "NOTIMP".into(),
+        5 => "REFUSED".into(),
+        6 => "YXDOMAIN".into(),
+        n => format!("RCODE{n}"),
+    }
+}
+
+fn shown(data: &RData) -> String {
+    data.to_string()
+}
+
+/// The scope of the reply's ECS option: it is the last option but for those that an explanation does not ask for.
+fn scope_of(reply: &[u8]) -> Option<u8> {
+    let opt_at = reply.windows(3).rposition(|window| window == [0, 0, 41])?;
+    let options = reply.get(opt_at + 11..)?;
+    (options.len() >= 8 && options[..2] == [0, 8]).then(|| options[7])
+}
+
+fn query_bytes(request: &Request) -> Vec<u8> {
+    let (_, ecs) = client_address(request);
+    let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(ecs.is_some())];
+    query.extend(request.name.as_wire());
+    query.extend(request.qtype.to_be_bytes());
+    query.extend([0, 1]);
+    if let Some(ecs) = ecs {
+        let mut option = [0; 24];
+        let len = ecs.write(0, &mut option);
+        query.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, len as u8]);
+        query.extend(&option[..len]);
+    }
+    query
+}
+
+fn client_view(world: &World, request: &Request) -> ClientView {
+    let (address, _) = client_address(request);
+    let place = world.locations.lookup(address);
+    let coordinates = place.and_then(|place| place.coordinates);
+    let prefix = request.client.unwrap_or_else(|| IpNet::from(address));
+    ClientView {
+        address: address.to_string(),
+        prefix: prefix.trunc().to_string(),
+        country: place.and_then(|place| place.country).map(|country| country.to_string()),
+        asn: world.asns.and_then(|asns| asns.lookup(address)),
+        latitude: coordinates.map(|c| c.latitude),
+        longitude: coordinates.map(|c| c.longitude),
+        source: match place {
+            None => "none".into(),
+            Some(_) if world.config.geo.databases.is_empty() => "built-in".into(),
+            Some(_) => "database".into(),
+        },
+    }
+}
+
+/// The route at the end of the name's way, following the zone's CNAMEs.
+fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &'s Route)> {
+    let mut name = request.name.clone();
+    for _ in 0..super::CHAIN_MAX {
+        let qname = QName::from_name(&name);
+        let Found::Node(node) = snapshot.zones.find(&qname, request.qtype)?.find(&qname) else { return None };
+        if let Some(target) = node.rrset(rtype::CNAME).and_then(|cname| cname.target.as_ref()) {
+            name = target.clone();
+            continue;
+        }
+        let index = node.route? as usize;
+        let route = &snapshot.plan.routes[index];
+        let answers = route.kind == RouteKind::Names || matches!(request.qtype, rtype::A | rtype::AAAA | rtype::ANY);
+        return answers.then_some((index, route));
+    }
+    None
+}
+
+fn policy_name(ranking: &RankBy) -> &'static str {
+    match ranking {
+        RankBy::Latency => "latency",
+        RankBy::Order => "failover",
+        RankBy::Draw(_) => "weighted",
+    }
+}
+
+fn rule_text(config: &Config, index: usize, route: &Route, decision: &Decision) -> Option<String> {
+    let rule = usize::from(decision.rule?);
+    let before: usize = config.zones[..route.zone].iter().map(|zone| zone.routes.len()).sum();
+    let clients = &config.zones[route.zone].routes[index - before].rules[rule].clients;
+    Some(clients.iter().map(client_text).collect::<Vec<_>>().join(", "))
+}
+
+fn client_text(client: &ClientMatch) -> String {
+    match client {
+        ClientMatch::Continent(continent) => format!("continent:{}", continent.code()),
+        ClientMatch::Country(country) => format!("country:{country}"),
+        ClientMatch::Asn(asn) => format!("asn:{asn}"),
+        ClientMatch::Prefix(prefix) => prefix.to_string(),
+    }
+}
+
+fn candidates(world: &World, route: &Route, family: Family, decision: &Decision, address: IpAddr) -> Vec<Candidate> {
+    let (plan, health) = (&world.snapshot.plan, &world.snapshot.health);
+    let place: Option<Place> = world.locations.lookup(address);
+    let estimates = place.and_then(|place| latency::estimates(&place, world.sites));
+    let ranked: Vec<RegionId> =
+        policy::ranking(plan, health, route, decision.rule, decision.ranked_by, decision.network_hash).collect();
+    let left_out = route.regions.iter().filter(|region| !ranked.contains(region));
+    let mut is_after_chosen = false;
+    ranked
+        .iter()
+        .chain(left_out)
+        .map(|region| {
+            let pool = route.pool(*region);
+            let usable = pool.is_some_and(|pool| health.pool(pool).is_usable(family));
+            let trouble = pool.and_then(|pool| (world.trouble)(policy::pool(plan, pool)));
+            let has_family = pool.is_some_and(|pool| policy::pool(plan, pool).size(family) > 0);
+            let is_chosen = matches!(decision.outcome, Outcome::Region { region: chosen, .. } if chosen == *region);
+            let reason = match decision.outcome {
+                _ if !ranked.contains(region) => "left out by the rule".to_string(),
+                _ if !has_family => format!("no {} endpoint", if family == Family::V4 { "IPv4" } else { "IPv6" }),
+                Outcome::Region { reason, .. } if is_chosen => chosen_because(reason, decision.ranked_by).to_string(),
+                _ if !usable => format!("down: {}", trouble.unwrap_or_else(|| "too few endpoints are up".into())),
+                _ if is_after_chosen => "ranked after the chosen one".to_string(),
+                _ => "usable".to_string(),
+            };
+            is_after_chosen |= is_chosen;
+            let estimate = estimates.as_ref().map(|estimates| estimates[region.index()]);
+            Candidate {
+                region: world.config.regions[region.index()].name.clone(),
+                estimate_ms: estimate.map(|e| e.ms),
+                source: estimate.map(|e| e.source.as_str().to_string()),
+                samples: estimate.map_or(0, |e| e.samples),
+                distance_km: estimate.and_then(|e| e.distance_km),
+                healthy: usable,
+                forced: None,
+                reason,
+            }
+        })
+        .collect()
+}
+
+fn chosen_because(reason: Reason, ranked_by: RankedBy) -> &'static str {
+    match (reason, ranked_by) {
+        (Reason::Best, RankedBy::Place(_)) => "chosen: lowest estimate",
+        (Reason::Best, RankedBy::ResolverPlace(_)) => "chosen: lowest estimate for the resolver, the client's place is unknown",
+        (Reason::Best, RankedBy::Fallback) => "chosen: the client's place is unknown, nearest to this server or first in the file",
+        (Reason::Best, RankedBy::Order) => "chosen: first in the list",
+        (Reason::Best, RankedBy::Draw) => "chosen: by weight",
+        (Reason::Failover, _) => "chosen: those ranked before it are not usable",
+        (Reason::AllDown, _) => "chosen: no region is usable, so the first of the ranking answers with all its endpoints",
+    }
+}
+
+/// A network from text: an address, or an address with a prefix length. The address's bits beyond the length are cleared.
+///
+/// # Errors
+/// What is wrong with the text, for people.
+pub fn parse_client(text: &str) -> Result<IpNet, String> {
+    let hint = "write an address like 203.0.113.7, or with a prefix length: 203.0.113.0/24";
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().map(|net| net.trunc()).map_err(|_| format!("`{text}` is no client address; {hint}")),
+    }
+}
+
+/// A record type from its name (`A`, `aaaa`, `TYPE65`).
+///
+/// # Errors
+/// When there is no such type.
+pub fn parse_qtype(text: &str) -> Result<u16, String> {
+    let upper = text.to_ascii_uppercase();
+    if let Some(number) = upper.strip_prefix("TYPE").and_then(|n| n.parse().ok()) {
+        return Ok(number);
+    }
+    upper.parse::<RecordType>().map(u16::from).map_err(|_| format!("`{text}` is no record type; write A, AAAA, CNAME or TYPEnnn"))
+}
