@@ -286,7 +286,7 @@ mod tests {
             ("a k=\"b\nc", vec![Err(LexError::UnclosedQuote(4)), Ok("c")]),
             ("a )\nc", vec![Err(LexError::StrayClose(2)), Ok("c")]),
             ("a (\n b\nc d\n", vec![Err(LexError::UnclosedParen(2)), Ok("c d")]),
-            ("a (\nb (\nc\n", vec![Err(LexError::UnclosedParen(2)), Err(LexError::UnclosedParen(5))]),
+            ("a (\nb (\nc\n", vec![Err(LexError::UnclosedParen(2)), Err(LexError::UnclosedParen(6))]),
             ("a \"b\\", vec![Err(LexError::UnclosedQuote(2))]),
         ] {
             let expected: Vec<_> = expected.into_iter().map(|e| e.map(String::from)).collect();

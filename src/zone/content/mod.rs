@@ -1,1 +1,151 @@
-//! x
+//! What each zone holds: its static records, what is synthesised beside them, and its routes, checked as a whole. Plain data
+//! that a compiler of zones can trust. Knows nothing of wire fragments, lookups and health.
+
+mod check;
+mod serial;
+mod servers;
+mod synthesis;
+
+use std::collections::HashSet;
+
+use crate::{
+    config::{
+        Config,
+        model::Zone,
+        report::{Problem, Report, Source, Spot},
+    },
+    wire::Name,
+    zone::file::{self, Record},
+};
+
+/// A zone whose parts fit together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneContent {
+    /// The apex.
+    pub origin: Name,
+    /// All static RRsets, sorted by owner (bytes of the wire form) and type; among them one SOA and one NS RRset at the apex.
+    pub rrsets: Vec<RrSet>,
+    /// Where the zone's routes stand, in file order.
+    pub routes: Vec<ContentRoute>,
+    /// The SOA's serial: a written SOA's own, else derived from the content and so equal on all servers.
+    pub serial: u32,
+}
+
+/// The records of one owner and type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RrSet {
+    /// Absolute name, in the zone.
+    pub owner: Name,
+    /// Type number; never a meta type.
+    pub rtype: u16,
+    /// Seconds, 0 to 2^31-1: the lowest of its records' (RFC 2181 §5.2 wants one for all).
+    pub ttl_s: u32,
+    /// Uncompressed wire form with names in lower case, sorted as RFC 4034 §6.3 wants, none twice, never empty; together with
+    /// any owner they fit into one message.
+    pub rdatas: Vec<Vec<u8>>,
+}
+
+/// A route's place in the zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentRoute {
+    /// Absolute name, in the zone. No A, AAAA or CNAME RRset stands there; with a name endpoint no other data at all.
+    pub owner: Name,
+    /// Index into the zone's routes in the configuration.
+    pub route: usize,
+}
+
+/// Reads and checks the content of every zone, in the order of the configuration. An error holds everything that is wrong
+/// with any of them.
+pub fn gather(config: &Config) -> Result<Vec<ZoneContent>, Report> {
+    let origins = config.zones.iter().map(|zone| zone.origin.as_wire()).collect();
+    let mut problems = Vec::new();
+    let mut contents = Vec::with_capacity(config.zones.len());
+    for zone in &config.zones {
+        contents.extend(gather_zone(config, zone, &origins, &mut problems));
+    }
+    if problems.is_empty() { Ok(contents) } else { Err(Report { problems }) }
+}
+
+/// `None` when it has problems.
+fn gather_zone(
+    config: &Config,
+    zone: &Zone,
+    origins: &HashSet<&[u8]>,
+    problems: &mut Vec<Problem>,
+) -> Option<ZoneContent> {
+    let mut found = Vec::new();
+    let mut records = Vec::new();
+    for text in &zone.texts {
+        records.append(&mut file::read(zone, text, &mut found));
+    }
+    let unread = !found.is_empty();
+    let has_own_soa = synthesis::add_missing(zone, &mut records);
+    let sets = group(records);
+    check::check(&check::Subject { config, zone, origins, sets: &sets, unread }, &mut found);
+    if !found.is_empty() {
+        sort_by_place(&mut found);
+        found.truncate(file::PROBLEMS_MAX + 1);
+        problems.append(&mut found);
+        return None;
+    }
+    let mut rrsets: Vec<RrSet> = sets.into_iter().map(Set::into_rrset).collect();
+    let serial = synthesis::settle_serial(&mut rrsets, has_own_soa, |rrsets| serial::derive(config, zone, rrsets));
+    let routes =
+        zone.routes.iter().enumerate().map(|(route, r)| ContentRoute { owner: r.owner.clone(), route }).collect();
+    Some(ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial })
+}
+
+/// An RRset whose records still know where they stand.
+struct Set {
+    owner: Name,
+    rtype: u16,
+    ttl_s: u32,
+    /// Sorted by data, none twice.
+    records: Vec<(Vec<u8>, Spot)>,
+}
+
+impl Set {
+    fn into_rrset(self) -> RrSet {
+        let rdatas = self.records.into_iter().map(|(rdata, _)| rdata).collect();
+        RrSet { owner: self.owner, rtype: self.rtype, ttl_s: self.ttl_s, rdatas }
+    }
+}
+
+/// Sorted by owner (bytes of the wire form) and type.
+fn group(mut records: Vec<Record>) -> Vec<Set> {
+    // Stable: of equal records the first one's place is kept.
+    records.sort_by(|a, b| (&a.owner, a.rtype, &a.rdata).cmp(&(&b.owner, b.rtype, &b.rdata)));
+    let mut sets: Vec<Set> = Vec::new();
+    for record in records {
+        match sets.last_mut() {
+            Some(set) if set.owner == record.owner && set.rtype == record.rtype => {
+                set.ttl_s = set.ttl_s.min(record.ttl_s);
+                if set.records.last().is_none_or(|(rdata, _)| *rdata != record.rdata) {
+                    set.records.push((record.rdata, record.spot));
+                }
+            }
+            _ => sets.push(Set {
+                owner: record.owner,
+                rtype: record.rtype,
+                ttl_s: record.ttl_s,
+                records: vec![(record.rdata, record.spot)],
+            }),
+        }
+    }
+    sets
+}
+
+/// Files in the order in which they first occur, problems without a place last.
+fn sort_by_place(problems: &mut [Problem]) {
+    let mut sources: Vec<*const Source> = Vec::new();
+    let mut rank = |problem: &Problem| {
+        let Some(spot) = &problem.spot else { return (usize::MAX, 0) };
+        let source = std::sync::Arc::as_ptr(&spot.source);
+        let at = sources.iter().position(|s| *s == source).unwrap_or_else(|| {
+            sources.push(source);
+            sources.len() - 1
+        });
+        (at, spot.span.start)
+    };
+    problems.sort_by_cached_key(|problem| rank(problem));
+}

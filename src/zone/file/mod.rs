@@ -3,6 +3,8 @@
 //! zone must or must not hold; `content` does.
 
 mod include;
+#[cfg(test)]
+mod tests;
 
 use std::{ops::Range, sync::Arc};
 

@@ -25,14 +25,15 @@ pub fn hex(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<usize
         whole = Some(whole.map_or(span.clone(), |w| w.start..span.end));
     }
     match (half, whole) {
-        (Some(_), Some(span)) => Err(Fault::new(span, format!("the {what} has an odd number of hexadecimal digits"))
-            .help("two digits make a byte")),
+        (Some(_), Some(span)) => {
+            Err(Fault::new(span, format!("{what}: an odd number of hexadecimal digits")).help("two digits make a byte"))
+        }
         _ => Ok(out.len() - before),
     }
 }
 
 fn bad(word: &str, span: &Range<usize>, what: &str, alphabet: &str, allowed: &str) -> Fault {
-    Fault::new(span.clone(), format!("the {what} `{}` is not {alphabet}", short(word)))
+    Fault::new(span.clone(), format!("{what}: `{}` is not {alphabet}", short(word)))
         .help(format!("only {allowed} may stand here"))
 }
 
@@ -58,7 +59,7 @@ pub fn base64(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<us
     }
     let Some(span) = whole else { return Ok(0) };
     decoder.finish(out).ok_or_else(|| {
-        Fault::new(span, format!("the {what} is not complete Base64"))
+        Fault::new(span, format!("{what}: not complete Base64"))
             .help("with its final `=` its length must be a multiple of four characters")
     })?;
     Ok(out.len() - before)
@@ -128,7 +129,7 @@ pub fn salt(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<(), 
         return Ok(());
     }
     let wrong = || {
-        Fault::new(span.clone(), format!("the {what} `{}` is not hexadecimal of 1 to 255 bytes", short(word)))
+        Fault::new(span.clone(), format!("{what}: `{}` is not hexadecimal of 1 to 255 bytes", short(word)))
             .help("write `-` for none")
     };
     let bytes = hex_text(word).ok_or_else(wrong)?;
@@ -147,7 +148,7 @@ pub fn hex_text(text: &str) -> Option<Vec<u8>> {
 pub fn hash(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
     let (word, span) = words.word(what)?;
     let wrong = || {
-        Fault::new(span.clone(), format!("the {what} `{}` is not unpadded Base32hex", short(word)))
+        Fault::new(span.clone(), format!("{what}: `{}` is not unpadded Base32hex", short(word)))
             .help("only 0-9 and a-v may stand here; a SHA-1 hash has 32 characters")
     };
     let mut bytes = Vec::with_capacity(20);
@@ -172,7 +173,7 @@ pub fn time(words: &mut Words<'_>, what: &str) -> Result<u32, Fault> {
     let (word, span) = words.word(what)?;
     let read = if word.len() == 14 { date(word) } else { digits(word).and_then(|n| u32::try_from(n).ok()) };
     read.ok_or_else(|| {
-        Fault::new(span, format!("the {what} `{word}` is not a time"))
+        Fault::new(span, format!("{what}: `{word}` is not a time"))
             .help("write `YYYYMMDDHHMMSS` in UTC, or seconds since 1970")
     })
 }
@@ -218,7 +219,7 @@ pub fn eui(words: &mut Words<'_>, what: &str, len: usize, out: &mut Vec<u8>) -> 
     let (word, span) = words.word(what)?;
     let groups: Option<Vec<u8>> = word.split('-').map(|pair| hex_group(pair, 2).map(|n| n as u8)).collect();
     let groups = groups.filter(|g| g.len() == len).ok_or_else(|| {
-        Fault::new(span, format!("the {what} `{}` is not {len} pairs of hexadecimal digits", short(word)))
+        Fault::new(span, format!("{what}: `{}` is not {len} pairs of hexadecimal digits", short(word)))
             .help(format!("write `{}`", ["00-00-5e-00-53-2a", "00-00-5e-ef-10-00-00-2a"][usize::from(len == 8)]))
     })?;
     out.extend(groups);
@@ -231,7 +232,7 @@ pub fn groups(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<()
     let groups: Option<Vec<u16>> =
         word.split(':').map(|g| (1..=4).contains(&g.len()).then(|| hex_group(g, g.len()))?).collect();
     let groups = groups.filter(|g| g.len() == 4).ok_or_else(|| {
-        Fault::new(span, format!("the {what} `{}` is not four groups of hexadecimal digits", short(word)))
+        Fault::new(span, format!("{what}: `{}` is not four groups of hexadecimal digits", short(word)))
             .help("write `2001:0db8:1140:1000`")
     })?;
     out.extend(groups.into_iter().flat_map(u16::to_be_bytes));

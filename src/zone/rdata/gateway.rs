@@ -82,7 +82,7 @@ fn read_gateway(words: &mut Words<'_>, what: &str, kind: u8, out: &mut Vec<u8>) 
         1 => (word.parse().ok().map(|a: Ipv4Addr| a.octets().to_vec()), "an IPv4 address, as type 1 asks"),
         _ => (word.parse().ok().map(|a: Ipv6Addr| a.octets().to_vec()), "an IPv6 address, as type 2 asks"),
     };
-    out.extend(bytes.ok_or_else(|| Fault::new(span, format!("the {what} `{word}` is not {wanted}")))?);
+    out.extend(bytes.ok_or_else(|| Fault::new(span, format!("{what}: `{word}` is not {wanted}")))?);
     Ok(())
 }
 
@@ -107,10 +107,10 @@ fn read_hip(words: &mut Words<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
     let algorithm = words.code("algorithm", ALGORITHMS, 255)?;
     let (tag, tag_span) = words.word("identity tag")?;
     let tag = coding::hex_text(tag).filter(|t| (1..=255).contains(&t.len()));
-    let tag = tag.ok_or_else(|| Fault::new(tag_span, "the identity tag is not hexadecimal of 1 to 255 bytes"))?;
+    let tag = tag.ok_or_else(|| Fault::new(tag_span, "identity tag: not hexadecimal of 1 to 255 bytes"))?;
     let (key, key_span) = words.word("public key")?;
     let key = coding::base64_text(key).filter(|k| (1..=0xffff).contains(&k.len()));
-    let key = key.ok_or_else(|| Fault::new(key_span, "the public key is not Base64 in one word"))?;
+    let key = key.ok_or_else(|| Fault::new(key_span, "public key: not Base64 in one word"))?;
     out.extend([tag.len() as u8, algorithm as u8]);
     out.extend((key.len() as u16).to_be_bytes());
     out.extend(tag);

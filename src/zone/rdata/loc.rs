@@ -15,7 +15,7 @@ pub fn read(words: &mut Words<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
     let longitude = angle(words, "longitude", 180, [("E", 1), ("W", -1)])?;
     let (word, span) = words.word("altitude")?;
     let altitude = centimetres(word).and_then(|cm| u32::try_from(cm + ALTITUDE_BASE_CM).ok()).ok_or_else(|| {
-        Fault::new(span, format!("the altitude `{word}` is not a number of metres above -100000"))
+        Fault::new(span, format!("altitude: `{word}` is not a number of metres above -100000"))
             .help("write `-24m` or `12.50m`")
     })?;
     let mut precision = PRECISION_DEFAULT;
@@ -25,8 +25,7 @@ pub fn read(words: &mut Words<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
         }
         let (word, span) = words.word(what)?;
         *byte = centimetres(word).and_then(mantissa_and_exponent).ok_or_else(|| {
-            Fault::new(span, format!("the {what} `{word}` is not a number of metres up to 90000000"))
-                .help("write `30m`")
+            Fault::new(span, format!("{what}: `{word}` is not a number of metres up to 90000000")).help("write `30m`")
         })?;
     }
     out.push(0);
@@ -50,7 +49,7 @@ fn angle(words: &mut Words<'_>, what: &str, degrees_max: u32, sides: [(&str, i64
         if let Some((_, sign)) = sides.iter().find(|(side, _)| side.eq_ignore_ascii_case(word)) {
             let total = (parts[0] * 60 + parts[1]) * 60_000 + parts[2];
             if count == 0 || total > i64::from(degrees_max) * 3_600_000 {
-                let message = format!("the {what} is not within {degrees_max} degrees");
+                let message = format!("{what}: not within {degrees_max} degrees");
                 return Err(Fault::new(start..span.end, message).help(example));
             }
             return u32::try_from(i64::from(MERIDIAN) + sign * total).map_err(|_| wrong());

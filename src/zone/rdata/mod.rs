@@ -12,6 +12,11 @@ mod svcb;
 mod wire;
 mod words;
 
+#[cfg(test)]
+mod broken_tests;
+#[cfg(test)]
+mod tests;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub use words::{Fault, Words, read_name, seconds, unescape};
@@ -24,13 +29,20 @@ const RDATA_LEN_MAX: usize = 65_535;
 /// Reads all of `words` as the data of a record of their type: in the type's own syntax, or as `\# length hex`, which must
 /// be valid data of the type just the same. Types of questions and control are refused.
 pub fn read(mut words: Words<'_>) -> Result<Vec<u8>, Fault> {
+    read_all(&mut words).map_err(|fault| match fault.help {
+        Some(_) => fault,
+        None => fault.help(words.usage()),
+    })
+}
+
+fn read_all(words: &mut Words<'_>) -> Result<Vec<u8>, Fault> {
     let rtype = words.rtype;
     let whole = words.span();
     if types::is_meta(rtype) {
         let message = format!("{} is not a type of records that a zone can hold", types::Shown(rtype));
         return Err(Fault::new(whole, message).help("remove this record"));
     }
-    let data = if words.peek() == Some("\\#") { read_generic(&mut words)? } else { read_fields(&mut words)? };
+    let data = if words.peek() == Some("\\#") { read_generic(words)? } else { read_fields(words)? };
     words.end()?;
     if data.len() > RDATA_LEN_MAX {
         let message = format!("the data is {} bytes long; at most {RDATA_LEN_MAX} fit into a record", data.len());
@@ -55,7 +67,7 @@ fn read_generic(words: &mut Words<'_>) -> Result<Vec<u8>, Fault> {
         None => Ok(data),
         Some(fields) => wire::check(fields, &data).map_err(|reason| {
             let message = format!("these bytes are not {} data: {reason}", types::Shown(words.rtype));
-            Fault::new(span, message).help(words.usage())
+            Fault::new(span, message)
         }),
     }
 }
@@ -63,7 +75,7 @@ fn read_generic(words: &mut Words<'_>) -> Result<Vec<u8>, Fault> {
 fn read_fields(words: &mut Words<'_>) -> Result<Vec<u8>, Fault> {
     let Some(fields) = shape::fields(words.rtype) else {
         let message = format!("the data of {} has no text form here", types::Shown(words.rtype));
-        return Err(Fault::new(words.span(), message).help("write it as `\\# length hex`, like `\\# 4 0a000001`"));
+        return Err(Fault::new(words.span(), message).help(words.usage()));
     };
     let mut out = Vec::with_capacity(32);
     for field in fields {
@@ -126,21 +138,21 @@ fn required(
 fn read_seconds(words: &mut Words<'_>, what: &str) -> Result<u32, Fault> {
     let (word, span) = words.word(what)?;
     seconds(word).ok_or_else(|| {
-        Fault::new(span, format!("the {what} `{word}` is not a number of seconds up to 4294967295"))
+        Fault::new(span, format!("{what}: `{word}` is not a number of seconds up to 4294967295"))
             .help("write seconds, or units like `1h30m`")
     })
 }
 
 fn read_address<T: std::str::FromStr>(words: &mut Words<'_>, what: &str, kind: &str) -> Result<T, Fault> {
     let (word, span) = words.word(what)?;
-    word.parse().map_err(|_| Fault::new(span, format!("the {what} `{word}` is not {kind}")))
+    word.parse().map_err(|_| Fault::new(span, format!("{what}: `{word}` is not {kind}")))
 }
 
 /// One character-string with its length byte.
 fn read_text(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
     let (text, span) = words.string(what)?;
     let Ok(len) = u8::try_from(text.len()) else {
-        let message = format!("the {what} is {} bytes long; at most 255 fit into one string", text.len());
+        let message = format!("{what}: {} bytes long; at most 255 fit into one string", text.len());
         return Err(Fault::new(span, message).help("split it into several quoted strings, one after the other"));
     };
     out.push(len);
@@ -156,7 +168,7 @@ fn read_tag(words: &mut Words<'_>, what: &str, out: &mut Vec<u8>) -> Result<(), 
             out.extend(tag);
             Ok(())
         }
-        _ => Err(Fault::new(span, format!("the {what} is not made of letters and digits"))
+        _ => Err(Fault::new(span, format!("{what}: not made of letters and digits"))
             .help("write `issue`, `issuewild` or `iodef`")),
     }
 }

@@ -262,8 +262,7 @@ pub fn fields(rtype: u16) -> Option<&'static [Field]> {
     })
 }
 
-/// How a type's data is written, in words: `preference name`.
-pub fn usage(rtype: u16) -> String {
-    let fields = fields(rtype).unwrap_or_default();
-    fields.iter().map(|field| field.what).collect::<Vec<_>>().join(", ")
+/// How a type's data is written, in words: `preference, name`.
+pub fn usage(rtype: u16) -> Option<String> {
+    fields(rtype).map(|fields| fields.iter().map(|field| field.what).collect::<Vec<_>>().join(", "))
 }

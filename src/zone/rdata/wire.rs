@@ -5,7 +5,7 @@ use super::{
     shape::{Field, Kind},
     svcb,
 };
-use crate::wire::Name;
+use crate::wire::{Name, NameError, name::LABEL_LEN_MAX};
 
 /// Bytes still to be taken.
 #[derive(Debug)]
@@ -34,6 +34,9 @@ impl<'b> Bytes<'b> {
     pub fn name(&mut self, what: &str) -> Result<Name, String> {
         let mut end = 0;
         while let Some(&n) = self.0.get(end) {
+            if usize::from(n) > LABEL_LEN_MAX {
+                return Err(format!("the {what} is {}", NameError::BadWire));
+            }
             end += 1 + usize::from(n);
             if n == 0 {
                 let wire = self.take(end, what)?;
@@ -57,7 +60,8 @@ pub fn check(fields: &[Field], data: &[u8]) -> Result<Vec<u8>, String> {
     }
     match bytes.0.len() {
         0 => Ok(out),
-        n => Err(format!("{n} bytes are left over")),
+        1 => Err("it has one byte too many".into()),
+        n => Err(format!("it has {n} bytes too many")),
     }
 }
 

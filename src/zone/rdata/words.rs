@@ -77,14 +77,17 @@ impl<'t> Words<'t> {
 
     /// How this type's data is written.
     pub fn usage(&self) -> String {
-        format!("{} takes: {}", types::Shown(self.rtype), shape::usage(self.rtype))
+        match shape::usage(self.rtype) {
+            Some(usage) => format!("{} takes: {usage}", types::Shown(self.rtype)),
+            None => "write it as `\\# length hex`, like `\\# 4 0a000001`".into(),
+        }
     }
 
     /// Takes the next word, quoted or not.
     pub fn token(&mut self, what: &str) -> Result<Token, Fault> {
         let Some(&token) = self.tokens.get(self.at) else {
             let span = self.tokens.last().map_or(self.type_span.clone(), Token::span);
-            let message = format!("{} data ends early: the {what} is missing", types::Shown(self.rtype));
+            let message = format!("{} data ends early: `{what}` is missing", types::Shown(self.rtype));
             return Err(Fault::new(span, message).help(self.usage()));
         };
         self.at += 1;
@@ -95,7 +98,7 @@ impl<'t> Words<'t> {
     pub fn word(&mut self, what: &str) -> Result<(&'t str, Range<usize>), Fault> {
         let token = self.token(what)?;
         if token.shape != Shape::Word {
-            let message = format!("the {what} is written without quotes");
+            let message = format!("{what}: written in quotes, which cannot be");
             return Err(Fault::new(token.span(), message).help("remove the quotes"));
         }
         Ok((token.text(self.text), token.span()))
@@ -114,7 +117,7 @@ impl<'t> Words<'t> {
         digits(word)
             .filter(|n| *n <= u64::from(max))
             .map(|n| n as u32)
-            .ok_or_else(|| Fault::new(span, format!("the {what} `{word}` is not a whole number from 0 to {max}")))
+            .ok_or_else(|| Fault::new(span, format!("{what}: `{word}` is not a whole number from 0 to {max}")))
     }
 
     /// A number up to `max`, or one of `codes` by name.
@@ -125,7 +128,7 @@ impl<'t> Words<'t> {
         }
         digits(word).filter(|n| *n <= u64::from(max)).map(|n| n as u16).ok_or_else(|| {
             let names: Vec<_> = codes.iter().map(|(name, _)| *name).collect();
-            Fault::new(span, format!("the {what} `{word}` is neither a number from 0 to {max} nor a known name"))
+            Fault::new(span, format!("{what}: `{word}` is neither a number from 0 to {max} nor a known name"))
                 .help(format!("the names are {}", names.join(", ")))
         })
     }
@@ -133,21 +136,21 @@ impl<'t> Words<'t> {
     /// A record type by mnemonic or `TYPEnnn`.
     pub fn record_type(&mut self, what: &str) -> Result<u16, Fault> {
         let (word, span) = self.word(what)?;
-        types::number(word).ok_or_else(|| Fault::new(span, format!("the {what}: `{word}` is not a record type")))
+        types::number(word).ok_or_else(|| Fault::new(span, format!("{what}: `{word}` is not a record type")))
     }
 
     /// A domain name, completed with the origin.
     pub fn name(&mut self, what: &str) -> Result<Name, Fault> {
         let (word, span) = self.word(what)?;
         read_name(word, span, self.origin)
-            .map_err(|fault| Fault { message: format!("the {what}: {}", fault.message), ..fault })
+            .map_err(|fault| Fault { message: format!("{what}: {}", fault.message), ..fault })
     }
 
     /// A character-string, quoted or not, without its escapes.
     pub fn string(&mut self, what: &str) -> Result<(Vec<u8>, Range<usize>), Fault> {
         let token = self.token(what)?;
         if token.shape == Shape::Mixed {
-            let message = format!("the {what} has a quote in the middle of a word");
+            let message = format!("{what}: a quote in the middle of a word");
             return Err(Fault::new(token.span(), message).help("put the whole text in quotes, or write `\\\"`"));
         }
         Ok((unescape(token.text(self.text), token.start)?, token.span()))
@@ -241,7 +244,10 @@ pub fn read_name(text: &str, span: Range<usize>, origin: &Name) -> Result<Name, 
         return Err(Fault::new(span, format!("`{text}` has characters outside ASCII"))
             .help("write the name in its `xn--` form, or single bytes as `\\DDD`"));
     }
-    Name::parse(text, origin).map_err(|error| Fault::new(span, error.to_string()))
+    Name::parse(text, origin).map_err(|error| {
+        Fault::new(span, error.to_string())
+            .help("a name has labels of 1 to 63 bytes with single dots between them, 255 bytes in all: `www`, `www.example.com.`")
+    })
 }
 
 /// Resolves `\DDD` and `\X` (RFC 1035 §5.1); `start` is where `text` stands.
