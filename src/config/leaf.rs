@@ -46,6 +46,7 @@ pub(crate) fn integer_of(name: &str, value: &DeValue<'_>, low: i64, high: i64) -
 pub(crate) fn texts_of(
     problems: &Problems,
     name: &str,
+    what: &str,
     value: &Spanned<DeValue<'_>>,
     max: usize,
 ) -> At<Vec<At<String>>> {
@@ -59,7 +60,7 @@ pub(crate) fn texts_of(
             return At::file(vec![one], value.span());
         }
         DeValue::Array(items) => items,
-        other => return bad(wrong_type(name, "a list of strings", other, format!("write {name} = [\"…\"]"))),
+        other => return bad(wrong_type(name, "a list of strings", other, format!("write {name} = [\"{what}\"]"))),
     };
     if items.len() > max {
         let message = format!("{} has {} elements", quote(name), items.len());

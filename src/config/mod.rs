@@ -96,4 +96,35 @@ mod tests {
         assert_eq!(problem.message, "no configuration file: found neither `no/a.toml` nor `no/b.toml`");
         assert_eq!(problem.help.as_deref(), Some("name one with --config FILE"));
     }
+
+    fn report(text: &str, near: &[&str]) -> String {
+        let source = Arc::new(Source { name: "a.toml".into(), text: text.into() });
+        let locate = |_: &str| Err(near.iter().map(ToString::to_string).collect());
+        parse_with(source, Path::new(""), &locate).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_location_names_the_nearest_spellings() {
+        let text = "[zones.\"x.example\"]\nnameservers = [\"ns.example.\"]\n[regions.us]\nendpoints = [\"192.0.2.1\"]\n\
+                    location = \"aws:us-esat-1\"\n";
+        let shown = report(text, &["aws:us-east-1", "aws:us-east-2"]);
+        assert!(shown.contains("unknown location `aws:us-esat-1`"), "{shown}");
+        assert!(shown.contains("help: did you mean `aws:us-east-1` or `aws:us-east-2`?"), "{shown}");
+        let shown = report(text, &[]);
+        assert!(shown.contains("help: write a cloud region such as \"aws:eu-west-1\", an airport"), "{shown}");
+        assert!(shown.ends_with("\n1 error in a.toml"), "{shown}");
+    }
+
+    #[test]
+    fn regions_are_few_enough_for_a_byte() {
+        let mut text = String::from("[zones.\"x.example\"]\nnameservers = [\"ns.example.\"]\nroutes.www = {}\n");
+        for n in 0..300 {
+            text +=
+                &format!("[regions.r{n}]\nlocation = {{ latitude = 1, longitude = 2 }}\nendpoints = [\"192.0.2.1\"]\n");
+        }
+        let shown = report(&text, &[]);
+        assert!(shown.contains("error: 300 regions\n   --> a.toml:754:10"), "{shown}");
+        assert!(shown.contains("help: write at most 250"), "{shown}");
+        assert!(shown.ends_with("\n1 error in a.toml"), "{shown}");
+    }
 }

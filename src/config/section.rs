@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    keys::{self, Absent, ENTRIES_MAX, Form, Key, LIST_MAX, Schema},
+    keys::{self, Absent, ENTRIES_MAX, Form, Key, Schema},
     leaf::{integer_of, is_default, texts_of, type_of, wrong_type},
     report::{Problem, Report, Source, Spot},
     syntax::Cleaned,
@@ -183,16 +183,17 @@ impl<'a> Section<'a> {
                     let message = format!("{} is not supported by this version", quote(name));
                     self.problems.add(&key.span(), message, "remove it");
                 }
-                None => self.note_unknown(name, &key.span()),
+                None => self.note_unknown(name, &key.span(), value.get_ref()),
             }
         }
     }
 
-    fn note_unknown(&self, name: &str, span: &Range<usize>) {
-        let kind = if self.schema.keys.is_empty() { "section" } else { "key" };
+    fn note_unknown(&self, name: &str, span: &Range<usize>, value: &DeValue<'_>) {
+        let is_table = matches!(value, DeValue::Table(_));
+        let kind = if is_table { "section" } else { "key" };
         let known = self.schema.names();
-        let elsewhere = || keys::SECTIONS.iter().find(|s| s.key(name).is_some_and(|k| k.supported));
-        let help = match (nearest(name, known.iter().copied()), elsewhere()) {
+        let elsewhere = keys::SECTIONS.iter().find(|s| !is_table && s.key(name).is_some_and(|k| k.supported));
+        let help = match (nearest(name, known.iter().copied()), elsewhere) {
             (Some(near), _) => format!("did you mean {}?", quote(near)),
             (None, Some(other)) => format!("it belongs in {}", quote(other.title)),
             (None, None) => format!("{} may hold {}", self.label, listed(&known, "and")),
@@ -215,9 +216,12 @@ impl<'a> Section<'a> {
         self.table.get_key_value(name).map_or(self.span.clone(), |(key, _)| key.span())
     }
 
-    /// Notes that a required key is missing; silent when a broken line of this section may have held it.
+    /// Notes that a required key is missing; silent when a broken line of this section may have held it, or a misspelt key does.
     pub(crate) fn note_missing(&self, name: &str, help: impl Into<String>) {
-        if !self.lost_lines() {
+        let is_misspelt = |key: &str| {
+            self.schema.key(key).is_none() && nearest(key, self.schema.names().iter().copied()) == Some(name)
+        };
+        if !self.lost_lines() && !self.table.keys().any(|key| is_misspelt(key.get_ref())) {
             self.problems.add(&self.span, format!("{} lacks {}", self.label, quote(name)), help);
         }
     }
@@ -295,7 +299,10 @@ impl<'a> Section<'a> {
         let Some(value) = self.raw(name) else { return self.absent(stand_in) };
         let read = match value.get_ref() {
             DeValue::Boolean(flag) => Ok(*flag),
-            other => Err(wrong_type(name, "true or false", other, format!("write {name} = {stand_in}"))),
+            other => {
+                let meant = other.as_str().and_then(|text| text.parse().ok()).unwrap_or(stand_in);
+                Err(wrong_type(name, "true or false", other, format!("write {name} = {meant}")))
+            }
         };
         self.settle(value.span(), read, stand_in)
     }
@@ -315,9 +322,10 @@ impl<'a> Section<'a> {
             },
             other => {
                 let raw = self.problems.source.text[value.span()].split('\n').next().unwrap_or("");
-                let help = match other {
-                    DeValue::Array(_) | DeValue::Table(_) => format!("write {name} = \"…\""),
-                    _ => format!("write {name} = \"{raw}\""),
+                let help = match (&key.form, other) {
+                    (Form::Choice(words), _) => format!("write {}", one_of(words)),
+                    (_, DeValue::Integer(_) | DeValue::Float(_)) => format!("write {name} = \"{raw}\""),
+                    (form, _) => format!("write a string: {}", form.range()),
                 };
                 Err(wrong_type(name, "a string", other, help))
             }
@@ -351,8 +359,8 @@ impl<'a> Section<'a> {
             let list = words.iter().map(|word| self.absent(word.to_string())).collect();
             return self.absent(list);
         };
-        let max = if let Form::Texts(max, _) = key.form { max } else { LIST_MAX };
-        texts_of(self.problems, name, value, max)
+        let Form::Texts(max, what) = key.form else { unreachable!("the catalogue says what {name} is") };
+        texts_of(self.problems, name, what, value, max)
     }
 
     /// The table of this name, if the file has it: a section of one.

@@ -113,6 +113,8 @@ fn told(text: &str, span: Range<usize>, message: &str) -> SyntaxError {
         ("a string stands in quotes".into(), Some(format!("write \"{word}\"")))
     } else if message.starts_with("duplicate key") {
         (format!("{} is set twice", quote(word)), Some("keep one of the two".into()))
+    } else if message.starts_with("cannot extend value") {
+        (format!("{} is set to a value already", quote(word)), Some("keep either the value or the section".into()))
     } else if message.starts_with("unclosed table") {
         ("a section header ends in a bracket".into(), Some("close it with `]`".into()))
     } else if message.starts_with("key with no value") {

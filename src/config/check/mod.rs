@@ -124,7 +124,7 @@ impl Context<'_> {
         let mut databases: Vec<PathBuf> = Vec::new();
         for at in &spec.databases.value {
             let path = self.folder.join(&at.value);
-            if databases.contains(&path) {
+            if databases.contains(&path) && !at.value.is_empty() {
                 self.problems.add(&at.span, format!("{} stands here twice", quote(&at.value)), "remove one of the two");
             } else {
                 self.note_unreadable(at, "location database");

@@ -33,7 +33,8 @@ impl Context<'_> {
         for spec in &zone.routes {
             let owner = self.owner(&spec.owner, origin);
             if let Some(owner) = &owner {
-                if let Some(first) = owners.insert(owner.clone(), &spec.owner) {
+                let first = *owners.entry(owner.clone()).or_insert(&spec.owner);
+                if first.span != spec.owner.span {
                     let message = format!("the route {} is there already", quote(&spec.owner.value));
                     let help = format!("remove one of the two; the first is written {}", quote(&first.value));
                     self.problems.add(&spec.owner.span, message, help);

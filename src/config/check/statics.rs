@@ -34,7 +34,10 @@ impl Context<'_> {
             }
             Err(why) => {
                 let message = format!("the zone file {} {why}", quote(&at.value));
-                self.problems.add(&at.span, message, self.looked_for(&at.value));
+                let is_text = !why.contains("UTF-8");
+                let unreadable = "save it as UTF-8; in zone files other bytes are written \\DDD";
+                let help = if is_text { self.looked_for(&at.value) } else { unreadable.into() };
+                self.problems.add(&at.span, message, help);
                 None
             }
         }

@@ -26,7 +26,8 @@ impl Context<'_> {
         for spec in specs {
             match zone_name(&spec.name.value) {
                 Ok(origin) => {
-                    if let Some(first) = origins.insert(origin, &spec.name) {
+                    let first = *origins.entry(origin).or_insert(&spec.name);
+                    if first.span != spec.name.span {
                         let message = format!("the zone {} is there already", quote(&spec.name.value));
                         let help = format!("remove one of the two; the first is written {}", quote(&first.value));
                         self.problems.add(&spec.name.span, message, help);
@@ -39,7 +40,9 @@ impl Context<'_> {
     }
 
     fn build_zone(&self, spec: &ZoneSpec, origins: &HashMap<Name, &At<String>>) -> Zone {
-        let origin = zone_name(&spec.name.value).unwrap_or(Name::root());
+        let read = zone_name(&spec.name.value);
+        let is_sound = read.is_ok();
+        let origin = read.unwrap_or(Name::root());
         let has_text = !spec.file.value.is_empty() || !spec.records.value.is_empty() || !spec.records.is_sound();
         if spec.nameservers.value.is_empty() && spec.nameservers.is_sound() && !has_text && spec.is_whole {
             let message = format!("[zones.\"{}\"] lacks `nameservers`", spec.name.value);
@@ -50,7 +53,7 @@ impl Context<'_> {
         let nameservers = self.nameservers(spec, &origin);
         let addresses = self.glue(spec, &origin, &nameservers);
         for (at, name) in nameservers.iter().filter(|(_, name)| name.is_within(&origin)) {
-            if !has_text && spec.is_whole && !addresses.contains_key(name) {
+            if is_sound && !has_text && spec.is_whole && !addresses.contains_key(name) {
                 let message = format!("the name server {} lies in the zone and has no address", quote(&at.value));
                 let owner = relative(name, &origin);
                 self.problems.add(&at.span, message, format!("write addresses = {{ \"{owner}\" = [\"192.0.2.53\"] }}"));

@@ -98,7 +98,7 @@ fn read_addresses(section: &Section<'_>) -> Vec<(At<String>, Vec<IpAddr>)> {
     let example = "write { \"ns1\" = [\"192.0.2.53\"] }";
     let mut glue = Vec::new();
     for (name, value) in free_table(section, "addresses", example) {
-        let texts = texts_of(section.problems, &name.value, value, LIST_MAX);
+        let texts = texts_of(section.problems, &name.value, "address", value, LIST_MAX);
         if texts.is_given() && texts.value.is_empty() {
             let message = format!("{} has no address", quote(&name.value));
             section.problems.add(&value.span(), message, example);
