@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 pub mod batch;
+pub mod errors;
 pub mod options;
+pub mod readiness;
 
 pub use batch::{Datagram, UdpBatch};

@@ -1,1 +1,121 @@
-//! Sockets in, sockets out: UDP and TCP around the answering core; knows no DNS rules.
+//! Sockets in, sockets out: UDP and TCP around the answering core. Must never know a DNS rule: a message is bytes, and whether
+//! it is answered is the core's word.
+//!
+//! [`bind`] opens every socket before anything is served, [`start`] gives them to threads: one worker a core for UDP, each with
+//! its own `SO_REUSEPORT` sockets, and one for all TCP. No thread shares anything writable with another.
+
+pub mod bind;
+mod connection;
+pub mod limits;
+pub mod tcp;
+pub mod udp;
+
+use std::{io, net::SocketAddr, sync::Arc, thread};
+
+use tokio::sync::watch;
+
+pub use self::bind::{BindError, Bound, bind};
+pub use crate::telemetry::TransportKind;
+use crate::{config::model::Limits, telemetry::WorkerCounters};
+
+/// One thread's way to the answering core.
+pub trait Respond {
+    /// Called once a batch before its queries: refreshes the snapshot, notes the time.
+    fn begin_batch(&mut self);
+
+    /// Answers one message into `out` (for UDP at least 4096 bytes, for TCP 65535). Counts it. Never panics on input.
+    fn respond(&mut self, query: &[u8], client: SocketAddr, transport: TransportKind, out: &mut [u8]) -> Reply;
+}
+
+/// What to do about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// Send so many bytes of the buffer.
+    Send(usize),
+    /// Nothing.
+    Drop,
+}
+
+/// What one thread needs: its way to the core, and its counters (the same that the core counts in).
+pub struct Worker<R> {
+    /// Answers the messages.
+    pub respond: R,
+    /// Takes what the core never sees: datagrams cut off, replies not sent, open connections.
+    pub counters: Arc<WorkerCounters>,
+}
+
+/// The running threads. Dropping it ends them without waiting.
+pub struct Serving {
+    stop: watch::Sender<bool>,
+    limits: watch::Sender<Limits>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+/// A thread of the data plane panicked; its message went to the panic hook. The server is half alive and should end.
+#[derive(Debug, thiserror::Error)]
+#[error("the {thread} thread panicked; restart the server and report the message above")]
+pub struct Panicked {
+    /// Name of the thread.
+    pub thread: String,
+}
+
+/// Serves on all of `bound` from now on. `make_worker` is called once for each thread, here.
+///
+/// # Errors
+/// When the kernel gives no more threads or event queues (limits of processes or open files).
+pub fn start<R>(bound: Bound, limits: &Limits, mut make_worker: impl FnMut() -> Worker<R>) -> io::Result<Serving>
+where
+    R: Respond + Send + 'static,
+{
+    let mut serving =
+        Serving { stop: watch::Sender::new(false), limits: watch::Sender::new(*limits), threads: Vec::new() };
+    for (number, sockets) in bound.udp.into_iter().enumerate() {
+        let engine = udp::Engine::new(sockets, make_worker(), serving.stop.subscribe())?;
+        serving.spawn(format!("udp-{number}"), move || engine.run())?;
+    }
+    let engine = tcp::Engine::new(bound.tcp, make_worker(), serving.limits.subscribe(), serving.stop.subscribe())?;
+    serving.spawn("tcp".to_string(), move || engine.run())?;
+    Ok(serving)
+}
+
+impl Serving {
+    /// Limits of the TCP side from now on.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.limits.send_replace(*limits);
+    }
+
+    /// False once a thread has ended although nobody stopped it: it panicked.
+    pub fn is_whole(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Answers what has arrived and ends every thread, within [`tcp::STOP_WITHIN`]. Blocks until then.
+    ///
+    /// # Errors
+    /// When a thread panicked.
+    pub fn stop(mut self) -> Result<(), Panicked> {
+        self.stop.send_replace(true);
+        let mut result = Ok(());
+        for handle in self.threads.drain(..) {
+            let thread = handle.thread().name().unwrap_or("unnamed").to_string();
+            if handle.join().is_err() {
+                result = Err(Panicked { thread });
+            }
+        }
+        result
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(thread::Builder::new().name(name).spawn(body)?);
+        Ok(())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,105 @@
+//! A server for tests: real sockets around a core that echoes.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Reply, Respond, Serving, TransportKind, Worker, bind, start};
+use crate::{
+    config::model::{Limits, Listen},
+    telemetry::{DropReason, QtypeClass, Registry, Totals, WorkerCounters},
+};
+
+/// Long enough for anything that happens at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server and its counters.
+pub(crate) struct Server {
+    pub serving: Serving,
+    pub addresses: Vec<SocketAddr>,
+    pub registry: Arc<Registry>,
+}
+
+/// Sets QR and sends the message back; one whose body is `big NUMBER` gets that many bytes, `panic` a panic.
+struct Echo {
+    counters: Arc<WorkerCounters>,
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits { tcp_connections: 1000, tcp_per_client: 1000, tcp_idle: PATIENCE, udp_payload: 1232 }
+}
+
+/// A message of 12 header bytes, the ID first, and a body.
+pub(crate) fn message(id: u16, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; 12];
+    message[..2].copy_from_slice(&id.to_be_bytes());
+    message.extend_from_slice(body);
+    message
+}
+
+impl Server {
+    pub fn start(addresses: &[&str], threads: usize) -> Self {
+        Self::with_limits(addresses, threads, limits())
+    }
+
+    pub fn with_limits(addresses: &[&str], threads: usize, limits: Limits) -> Self {
+        let listen: Vec<_> =
+            addresses.iter().map(|a| Listen { address: a.parse().unwrap(), is_default: false }).collect();
+        let bound = bind(&listen, threads).unwrap();
+        let addresses = bound.addresses().to_vec();
+        let registry = Arc::new(Registry::new());
+        let serving = start(bound, &limits, || {
+            let counters = registry.register();
+            Worker { respond: Echo { counters: counters.clone() }, counters }
+        });
+        Server { serving: serving.unwrap(), addresses, registry }
+    }
+
+    pub fn reply_to(&self, query: &[u8]) -> Vec<u8> {
+        let mut reply = query.to_vec();
+        reply[2] |= 0x80;
+        reply
+    }
+
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// A reply is counted before it is sent, but the counters of a batch may lag behind the reply to one of it.
+    pub fn balanced_totals(&self) -> Totals {
+        self.wait_until("the counters add up", |server| server.registry.totals().is_balanced());
+        self.registry.totals()
+    }
+
+    pub fn stop(self) {
+        self.serving.stop().unwrap();
+    }
+}
+
+impl Respond for Echo {
+    fn begin_batch(&mut self) {}
+
+    fn respond(&mut self, query: &[u8], _client: SocketAddr, transport: TransportKind, out: &mut [u8]) -> Reply {
+        self.counters.query(transport, QtypeClass::None);
+        if query.len() < 12 {
+            self.counters.dropped(DropReason::Short);
+            return Reply::Drop;
+        }
+        let body = &query[12..];
+        assert_ne!(body, b"panic", "asked to");
+        self.counters.response(0);
+        let big = body.strip_prefix(b"big ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
+        let length = big.unwrap_or(query.len()).min(out.len());
+        let copied = length.min(query.len());
+        out[..copied].copy_from_slice(&query[..copied]);
+        out[copied..length].fill(0xff);
+        out[2] |= 0x80;
+        Reply::Send(length)
+    }
+}
