@@ -342,12 +342,18 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
 fn chosen_because(reason: Reason, ranked_by: RankedBy) -> &'static str {
     match (reason, ranked_by) {
         (Reason::Best, RankedBy::Place(_)) => "chosen: lowest estimate",
-        (Reason::Best, RankedBy::ResolverPlace(_)) => "chosen: lowest estimate for the resolver, the client's place is unknown",
-        (Reason::Best, RankedBy::Fallback) => "chosen: the client's place is unknown, nearest to this server or first in the file",
+        (Reason::Best, RankedBy::ResolverPlace(_)) => {
+            "chosen: lowest estimate for the resolver, the client's place is unknown"
+        }
+        (Reason::Best, RankedBy::Fallback) => {
+            "chosen: the client's place is unknown, nearest to this server or first in the file"
+        }
         (Reason::Best, RankedBy::Order) => "chosen: first in the list",
         (Reason::Best, RankedBy::Draw) => "chosen: by weight",
         (Reason::Failover, _) => "chosen: those ranked before it are not usable",
-        (Reason::AllDown, _) => "chosen: no region is usable, so the first of the ranking answers with all its endpoints",
+        (Reason::AllDown, _) => {
+            "chosen: no region is usable, so the first of the ranking answers with all its endpoints"
+        }
     }
 }
 
@@ -359,7 +365,9 @@ pub fn parse_client(text: &str) -> Result<IpNet, String> {
     let hint = "write an address like 203.0.113.7, or with a prefix length: 203.0.113.0/24";
     match text.parse::<IpAddr>() {
         Ok(address) => Ok(IpNet::from(address)),
-        Err(_) => text.parse::<IpNet>().map(|net| net.trunc()).map_err(|_| format!("`{text}` is no client address; {hint}")),
+        Err(_) => {
+            text.parse::<IpNet>().map(|net| net.trunc()).map_err(|_| format!("`{text}` is no client address; {hint}"))
+        }
     }
 }
 
@@ -372,5 +380,8 @@ pub fn parse_qtype(text: &str) -> Result<u16, String> {
     if let Some(number) = upper.strip_prefix("TYPE").and_then(|n| n.parse().ok()) {
         return Ok(number);
     }
-    upper.parse::<RecordType>().map(u16::from).map_err(|_| format!("`{text}` is no record type; write A, AAAA, CNAME or TYPEnnn"))
+    upper
+        .parse::<RecordType>()
+        .map(u16::from)
+        .map_err(|_| format!("`{text}` is no record type; write A, AAAA, CNAME or TYPEnnn"))
 }

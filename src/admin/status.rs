@@ -1,0 +1,140 @@
+//! What `/api/v1/status` says: the state of the server at one moment, with stable field names.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// The first round of probes is done.
+    pub ready: bool,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Counts up with every published snapshot.
+    pub generation: u64,
+    /// The configuration file in use.
+    pub config: String,
+    /// NSID; empty when not told.
+    pub identity: String,
+    /// Addresses served, UDP and TCP.
+    pub listen: Vec<String>,
+    /// Where clients' places come from.
+    pub location_data: LocationData,
+    /// The last reload.
+    pub reload: Reload,
+    /// Regions in file order.
+    pub regions: Vec<RegionStatus>,
+    /// Zones in file order.
+    pub zones: Vec<ZoneStatus>,
+    /// Counters since the start.
+    pub queries: Queries,
+}
+
+/// Where clients' places come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocationData {
+    /// File names, or the built-in table.
+    pub source: String,
+    /// When the data was made, Unix time in seconds.
+    pub built: u64,
+    /// Ranges in the largest compiled map, by family.
+    pub networks_v4: u64,
+    /// See `networks_v4`.
+    pub networks_v6: u64,
+}
+
+/// The last reload.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Reload {
+    /// When a configuration was last taken up, Unix time in seconds.
+    pub last_success: u64,
+    /// Reloads that were taken up; the start does not count.
+    pub succeeded: u64,
+    /// Reloads that were refused.
+    pub failed: u64,
+    /// Why the newest reload was refused; `None` after a success.
+    pub error: Option<String>,
+}
+
+/// A region and its endpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegionStatus {
+    /// Its name.
+    pub name: String,
+    /// `location` as written.
+    pub location: String,
+    /// Degrees north.
+    pub latitude: f32,
+    /// Degrees east.
+    pub longitude: f32,
+    /// Enough endpoints are up for it to answer.
+    pub usable: bool,
+    /// Its override, if an operator set one.
+    pub forced: Option<String>,
+    /// Its endpoints on all routes.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// An endpoint under a check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Address or name.
+    pub endpoint: String,
+    /// The check; `None`: not probed, counts as up.
+    pub check: Option<String>,
+    /// `up` or `down`.
+    pub state: String,
+    /// A result has come in; until then it counts as up.
+    pub decided: bool,
+    /// The state may change soon.
+    pub in_doubt: bool,
+    /// Since when the state is what it is, Unix time in seconds.
+    pub since: Option<u64>,
+    /// Connect time of the newest probe that connected.
+    pub connect_ms: Option<f64>,
+    /// The lowest connect time of the last hour.
+    pub baseline_ms: Option<f64>,
+    /// The newest result in words.
+    pub last_result: Option<String>,
+    /// The newest failure in words.
+    pub last_error: Option<String>,
+    /// Probes that succeeded.
+    pub probes_ok: u64,
+    /// Probes that failed.
+    pub probes_failed: u64,
+}
+
+/// A zone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    /// Its name.
+    pub name: String,
+    /// SOA serial.
+    pub serial: u32,
+    /// Owners of its routes as written.
+    pub routes: Vec<String>,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Queries {
+    /// Messages read.
+    pub total: u64,
+    /// Messages by transport.
+    pub by_transport: BTreeMap<String, u64>,
+    /// Responses by code.
+    pub responses: BTreeMap<String, u64>,
+    /// Messages without a response.
+    pub dropped: u64,
+    /// Queries with a client subnet.
+    pub ecs: u64,
+    /// Responses with TC set.
+    pub truncated: u64,
+    /// TCP connections open now.
+    pub tcp_connections: u64,
+    /// Answers out of routes, by region.
+    pub answers_by_region: BTreeMap<String, u64>,
+}
