@@ -1,1 +1,294 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
+
+pub mod live;
+pub mod operations;
+pub mod watch;
+pub mod world;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch as channel,
+};
+
+pub use self::world::World;
+use self::{live::Answerer, live::Live, operations::Running, watch::Files};
+use crate::{
+    admin,
+    config::{Report, model::Config},
+    health::{Board, NetProbe, Prober, install_crypto_provider},
+    sys,
+    transport::{self, BindError, Serving, Worker},
+};
+
+/// What to serve.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+}
+
+/// Why the server did not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration cannot be used; nothing was started.
+    #[error("{0}")]
+    Config(Report),
+    /// An address cannot be listened on; nothing was started.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Bind(Vec<BindError>),
+    /// The admin interface's address cannot be listened on.
+    #[error(
+        "cannot listen on {address} for the admin interface: {reason}; change `listen` in [admin], or end what uses the port"
+    )]
+    BindAdmin {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The system refused threads, timers or signals.
+    #[error("cannot start: {0}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
+    System(#[from] io::Error),
+    /// A data-plane thread panicked.
+    #[error(transparent)]
+    Panicked(#[from] transport::Panicked),
+}
+
+/// Where the server can be reached.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// DNS, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// The admin interface.
+    pub admin: Option<SocketAddr>,
+}
+
+/// How often files are looked at and old snapshots let go.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves a configuration file until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it did not start.
+pub fn serve(options: Options) -> Result<(), ServeError> {
+    let begun = Instant::now();
+    let world = World::load(&options.config).map_err(ServeError::Config)?;
+    run(world, begun, |_| {})
+}
+
+/// Serves a configuration that was read from `path`, and calls `on_ready` once it answers.
+///
+/// # Errors
+/// Why it did not start.
+pub fn serve_config(config: Config, path: PathBuf, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
+    let begun = Instant::now();
+    let world = World::compile(config, &path).map_err(ServeError::Config)?;
+    run(world, begun, on_ready)
+}
+
+fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
+    install_crypto_provider();
+    end_on_data_plane_panic();
+    sys::limits::raise_open_files();
+    let bound = transport::bind(&world.config.server.listen, world.config.server.threads).map_err(ServeError::Bind)?;
+    let admin_listener = world.config.admin.listen.map(bind_admin).transpose()?;
+    let ready = Ready {
+        listen: bound.addresses().to_vec(),
+        admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    let runtime = control_runtime()?;
+    let _inside = runtime.enter(); // signals and probes belong to this runtime
+    let world = Arc::new(world);
+    let limits = world.config.server.limits;
+    let board = Arc::new(Board::default());
+    let prober = Prober::start(world.targets(), board.clone(), Arc::new(NetProbe::default()), runtime.handle());
+    let live = Live::new(world.clone(), board);
+    let make_worker = || {
+        let counters = live.registry.register();
+        Worker { respond: Answerer::new(&live, counters.clone()), counters }
+    };
+    let serving = transport::start(bound, &limits, make_worker)?;
+    tell_ready(&world, &ready, begun);
+    on_ready(&ready);
+    runtime.block_on(control(live, prober, serving, admin_listener, &ready))
+}
+
+fn control_runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
+}
+
+fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let listener = TcpListener::bind(address).map_err(|reason| ServeError::BindAdmin { address, reason })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
+    let listen = ready.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let admin = ready.admin.map_or_else(|| "off".to_string(), |address| address.to_string());
+    let (v4, v6) = world.networks();
+    tracing::info!(
+        listen,
+        admin,
+        zones = world.config.zones.len(),
+        regions = world.config.regions.len(),
+        routes = world.plan.routes.len(),
+        networks_v4 = v4,
+        networks_v6 = v6,
+        ms = begun.elapsed().as_millis() as u64,
+        "ready"
+    );
+}
+
+/// A panic on a thread that answers queries must not leave the server half alive: its message is printed, and the process ends.
+fn end_on_data_plane_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        tracing::error!(thread = name, "panicked: {info}");
+        if name.starts_with("udp-") || name == "tcp" {
+            std::process::exit(101);
+        }
+    }));
+}
+
+/// The control plane: follows health, signals and files until told to stop.
+async fn control(
+    live: Arc<Live>,
+    prober: Prober,
+    serving: Serving,
+    admin_listener: Option<TcpListener>,
+    ready: &Ready,
+) -> Result<(), ServeError> {
+    let (stop, stopping) = channel::channel(false);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let follower = tokio::spawn(supervise(live.clone(), "publish", follow_health));
+    let announcer = tokio::spawn(announce_first_round(live.clone()));
+    let admin = admin_listener.map(|listener| {
+        let listen = ready.listen.iter().map(ToString::to_string).collect();
+        let running = Arc::new(Running { live: live.clone(), listen });
+        tokio::spawn(admin::http::serve(listener, running, stopping))
+    });
+    let mut files = Files::of(&live.world());
+    let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = received(&mut terminate) => break,
+            () = received(&mut interrupt) => break,
+            () = received(&mut hang_up) => {
+                reload(&live, &prober, &serving, "SIGHUP").await;
+                files = Files::of(&live.world());
+            }
+            _ = tick.tick() => {
+                live.housekeep();
+                if let Some(changed) = files.settled_change() {
+                    reload(&live, &prober, &serving, &format!("{} was replaced", changed.display())).await;
+                    files = Files::of(&live.world());
+                }
+            }
+        }
+    }
+    tracing::info!("stopping: answering what is in flight");
+    stop.send_replace(true);
+    let stopped = tokio::task::spawn_blocking(move || serving.stop()).await;
+    follower.abort();
+    announcer.abort();
+    prober.stop().await;
+    if let Some(admin) = admin {
+        let _ended_or_cut = tokio::time::timeout(Duration::from_millis(500), admin).await;
+    }
+    match stopped {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(ServeError::System(io::Error::other(error))),
+    }
+}
+
+async fn received(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        std::future::pending::<()>().await; // the runtime is going: never a reason to act
+    }
+}
+
+async fn announce_first_round(live: Arc<Live>) {
+    live.board.first_round().await;
+    let statuses = live.board.snapshot().statuses;
+    let up = statuses.iter().filter(|status| status.is_up()).count();
+    tracing::info!(targets = statuses.len(), up, "first round of probes done");
+}
+
+/// Publishes within moments of every change on the board.
+async fn follow_health(live: Arc<Live>) {
+    let mut changes = live.board.changes();
+    loop {
+        live.follow_health();
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs a control-plane task and starts it again when it panics, with growing pauses; what is published stays.
+async fn supervise<F>(live: Arc<Live>, task: &'static str, body: impl Fn(Arc<Live>) -> F + Send)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut pause = Duration::from_millis(100);
+    while let Err(error) = tokio::spawn(body(live.clone())).await {
+        if !error.is_panic() {
+            return;
+        }
+        live.count_panic(task);
+        tracing::error!(task, "a control-plane task panicked; starting it again in {pause:?}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+    }
+}
+
+/// Reads the configuration again. An error keeps what is running.
+async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str) {
+    tracing::info!("reloading: {why}");
+    let before = live.world();
+    let path = before.path.clone();
+    let loaded = tokio::task::spawn_blocking(move || World::load(&path)).await;
+    match loaded {
+        Ok(Ok(world)) => {
+            tell_what_needs_a_restart(&before.config, &world.config);
+            serving.set_limits(&world.config.server.limits);
+            let world = Arc::new(world);
+            live.take_up(world.clone(), prober);
+            tracing::info!("reloaded: {}", world.summary());
+        }
+        Ok(Err(report)) => {
+            tracing::error!("reload refused, the running configuration stays:\n{report}");
+            live.reload_failed(report.summary());
+        }
+        Err(error) => {
+            live.count_panic("reload");
+            live.reload_failed(format!("the reload panicked: {error}"));
+        }
+    }
+}
+
+fn tell_what_needs_a_restart(before: &Config, after: &Config) {
+    let changes = [
+        ("server.listen", before.server.listen != after.server.listen),
+        ("server.threads", before.server.threads != after.server.threads),
+        ("admin.listen", before.admin.listen != after.admin.listen),
+    ];
+    for (key, _) in changes.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!("`{key}` has changed; it takes effect at the next start");
+    }
+}

@@ -1,7 +1,11 @@
 //! The admin interface over HTTP: paths to [`Operations`], errors as JSON, and who may ask. Knows nothing of how connections
 //! are held.
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -12,7 +16,11 @@ use axum::{
     routing::get,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, sync::Semaphore, task, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    task,
+    time::timeout,
+};
 
 use super::{
     Operations,
@@ -33,9 +41,16 @@ const EXPLAINING_MAX: usize = 2;
 /// Other requests that work at a time.
 const READING_MAX: usize = 4;
 
-/// Serves the admin interface until `shutdown` completes.
-pub async fn serve(listener: TcpListener, operations: Arc<dyn Operations>, shutdown: impl Future<Output = ()>) {
-    connections::serve(listener, router(operations), Limits::default(), shutdown).await;
+/// Serves the admin interface on a non-blocking listener until `stop` holds true or its sender is gone.
+pub async fn serve(listener: TcpListener, operations: Arc<dyn Operations>, mut stop: watch::Receiver<bool>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin interface could not start"),
+    };
+    let stopped = async {
+        let _sender_gone_means_the_same = stop.wait_for(|stop| *stop).await;
+    };
+    connections::serve(listener, router(operations), Limits::default(), stopped).await;
 }
 
 /// All paths of the interface.
@@ -228,10 +243,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::SocketAddr,
-        sync::atomic::{AtomicBool, Ordering},
-    };
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use axum::body::{Body, to_bytes};
     use tower::ServiceExt;
@@ -438,16 +450,15 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_served_on_a_socket() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: SocketAddr = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, Arc::new(Scripted::default()), async {
-            let _ = stopped.await;
-        }));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, Arc::new(Scripted::default()), stopped));
         let client = reqwest_client();
         let response = client.get(format!("http://{address}/livez")).send().await.unwrap();
         assert_eq!(response.text().await.unwrap(), "ok");
-        stop.send(()).unwrap();
+        stop.send_replace(true);
         timeout(Duration::from_secs(20), server).await.expect("it ends").unwrap();
     }
 

@@ -285,6 +285,11 @@ impl Schema {
         self.keys.iter().find(|key| key.name == name)
     }
 
+    /// True when the section stands under a name of the user's.
+    pub fn is_named(&self) -> bool {
+        self.title.ends_with("NAME]") || self.title.ends_with("\"]")
+    }
+
     /// Names that may be written here.
     pub fn names(&self) -> Vec<&'static str> {
         self.keys.iter().filter(|k| k.supported).map(|k| k.name).chain(self.sections.iter().copied()).collect()
@@ -334,6 +339,29 @@ impl Absent {
             Absent::Flag(flag) => flag.to_string(),
             Absent::Table => "{}".into(),
             Absent::Said(words) => (*words).into(),
+        }
+    }
+
+    /// As the documentation shows it: what can be written in backticks, what is said in words without.
+    pub fn documented(&self) -> String {
+        match self {
+            Absent::Required | Absent::Said(_) => self.shown(),
+            _ => format!("`{}`", self.shown()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_once_and_in_kebab_case() {
+        for schema in SECTIONS {
+            for (at, key) in schema.keys.iter().enumerate() {
+                assert!(key.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", key.name);
+                assert!(schema.keys[..at].iter().all(|other| other.name != key.name), "{}", key.name);
+            }
         }
     }
 }

@@ -194,6 +194,10 @@ impl<'a> Section<'a> {
         let known = self.schema.names();
         let elsewhere = keys::SECTIONS.iter().find(|s| !is_table && s.key(name).is_some_and(|k| k.supported));
         let help = match (nearest(name, known.iter().copied()), elsewhere) {
+            _ if is_table && self.schema.is_named() => {
+                "a name with dots or a star stands in quotes, for example [zones.\"geo.example.com\".routes.\"*.app\"]"
+                    .into()
+            }
             (Some(near), _) => format!("did you mean {}?", quote(near)),
             (None, Some(other)) => format!("it belongs in {}", quote(other.title)),
             (None, None) => format!("{} may hold {}", self.label, listed(&known, "and")),
@@ -221,7 +225,8 @@ impl<'a> Section<'a> {
         let is_misspelt = |key: &str| {
             self.schema.key(key).is_none() && nearest(key, self.schema.names().iter().copied()) == Some(name)
         };
-        if !self.lost_lines() && !self.table.keys().any(|key| is_misspelt(key.get_ref())) {
+        if !self.lost_lines() && !self.holds_stray_section() && !self.table.keys().any(|key| is_misspelt(key.get_ref()))
+        {
             self.problems.add(&self.span, format!("{} lacks {}", self.label, quote(name)), help);
         }
     }
@@ -229,6 +234,12 @@ impl<'a> Section<'a> {
     /// True when a line of this section could not be read: what seems absent may have stood there.
     pub(crate) fn lost_lines(&self) -> bool {
         self.problems.lost_in(&self.span)
+    }
+
+    /// True when a section stands here that does not belong: most likely part of a name without its quotes.
+    pub(crate) fn holds_stray_section(&self) -> bool {
+        let is_stray = |key: &str| self.schema.key(key).is_none() && !self.schema.sections.contains(&key);
+        self.table.iter().any(|(key, value)| matches!(value.get_ref(), DeValue::Table(_)) && is_stray(key.get_ref()))
     }
 
     fn form(&self, name: &str) -> &'static Key {

@@ -13,6 +13,9 @@ use super::value::quote;
 /// Most syntax errors that are told; a file with more is not a configuration.
 const ERRORS_MAX: usize = 100;
 
+/// What is said of a string that the line ends in.
+const UNQUOTED: &str = "a string without its closing quote";
+
 /// One syntax error.
 #[derive(Debug)]
 pub(crate) struct SyntaxError {
@@ -104,31 +107,57 @@ fn unclosed(text: &str, start: usize) -> SyntaxError {
     }
 }
 
-/// The TOML reader's words, with what to write instead where that is plain.
+/// The TOML reader's words made plain, with what to write instead.
 fn told(text: &str, span: Range<usize>, message: &str) -> SyntaxError {
     let word = &text[span.clone()];
     let line = &text[line_start(text, span.start)..];
     let line = line.split('\n').next().unwrap_or("").trim();
-    let (message, help) = if message.starts_with("string values must be quoted") {
-        ("a string stands in quotes".into(), Some(format!("write \"{word}\"")))
-    } else if message.starts_with("duplicate key") {
-        (format!("{} is set twice", quote(word)), Some("keep one of the two".into()))
-    } else if message.starts_with("cannot extend value") {
-        (format!("{} is set to a value already", quote(word)), Some("keep either the value or the section".into()))
-    } else if message.starts_with("unclosed table") {
-        ("a section header ends in a bracket".into(), Some("close it with `]`".into()))
-    } else if message.starts_with("key with no value") {
-        ("a key without a value".into(), Some("write `key = value`".into()))
-    } else if message.starts_with("invalid boolean") {
-        (format!("{} is no value", quote(word)), Some("write true or false, or put a string in quotes".into()))
-    } else if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") {
-        ("a string without its closing quote".into(), Some(format!("close it with `{}`", quote_mark(line))))
-    } else if message.starts_with("missing escaped value") {
-        ("a backslash that begins no escape".into(), Some("write `\\\\`, or put the string in single quotes".into()))
-    } else {
-        (message.to_string(), None)
-    };
-    SyntaxError { span, message, help }
+    let bare = word.trim_matches(['“', '”', '„', '‘', '’', '"', '\'']);
+    let in_quotes =
+        "a name with dots or a star stands in quotes, for example [zones.\"geo.example.com\".routes.\"*.app\"]";
+    let known: [(&str, String, String); 11] = [
+        (
+            "string values must be quoted",
+            format!("a string stands in {}quotes", if bare == word { "" } else { "straight " }),
+            format!("write \"{bare}\""),
+        ),
+        ("duplicate key", format!("{} is set twice", quote(word)), "keep one of the two".into()),
+        (
+            "cannot extend value",
+            format!("{} is set to a value already", quote(word)),
+            "keep either the value or the section".into(),
+        ),
+        ("unclosed table", "a section header ends in a bracket".into(), "close it with `]`".into()),
+        ("key with no value", "a key without a value".into(), "write `key = value`".into()),
+        (
+            "invalid boolean",
+            format!("{} is no value", quote(word)),
+            "write true or false, or put a string in quotes".into(),
+        ),
+        ("invalid basic string", UNQUOTED.into(), format!("close it with `{}`", quote_mark(line))),
+        ("invalid literal string", UNQUOTED.into(), format!("close it with `{}`", quote_mark(line))),
+        (
+            "missing escaped value",
+            "a backslash that begins no escape".into(),
+            "write `\\\\`, or put the string in single quotes".into(),
+        ),
+        (
+            "missing comma between array elements",
+            "a comma is missing before this element".into(),
+            "write `,` after the element before it".into(),
+        ),
+        (
+            "invalid unquoted key",
+            format!("{} cannot stand in a bare key", quote(word)),
+            if is_header(line) { in_quotes.into() } else { "write `key = value`".into() },
+        ),
+    ];
+    let found = known.into_iter().find(|(words, ..)| message.starts_with(words));
+    let (message, help) = found.map_or_else(
+        || (message.to_string(), "write TOML: `key = value`, strings in quotes, sections in brackets".into()),
+        |(_, message, help)| (message, help),
+    );
+    SyntaxError { span, message, help: Some(help) }
 }
 
 /// The quote that opens the string of a line.

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod errors;
+pub mod limits;
 pub mod options;
 pub mod readiness;
 

@@ -10,7 +10,7 @@ const AHEAD_S: u32 = 300;
 
 /// Secrets that server cookies are made and checked with: the newest makes, both check, so that a change of secret
 /// invalidates nothing.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct CookieSecrets {
     /// Makes new cookies.
     pub current: [u8; 16],

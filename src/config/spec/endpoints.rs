@@ -120,11 +120,12 @@ fn read_one(problems: &Problems, key: &str, item: &Spanned<DeValue<'_>>) -> Opti
         }
         DeValue::Table(table) => {
             let section = Section::open(problems, &ENDPOINT, "an endpoint".into(), table, item.span());
+            let weight = section.integer("weight");
             if !section.has("address") {
                 section.note_missing("address", "write { address = \"192.0.2.1\", weight = 1 }");
                 return None;
             }
-            (section.text("address"), section.integer("weight"))
+            (section.text("address"), weight)
         }
         other => {
             let help = format!("write {key} = [\"192.0.2.1\"]");

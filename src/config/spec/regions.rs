@@ -75,9 +75,8 @@ fn read_location(section: &Section<'_>) -> Option<LocationSpec> {
                 point.note_missing(key, "write { latitude = 53.35, longitude = -6.26 }");
             }
             let (latitude, longitude) = (point.number("latitude"), point.number("longitude"));
-            (latitude.is_given() && longitude.is_given()).then(|| {
-                LocationSpec::Point(Coordinates { latitude: latitude.value as f32, longitude: longitude.value as f32 })
-            })
+            let point = Coordinates { latitude: latitude.value as f32, longitude: longitude.value as f32 };
+            (latitude.is_given() && longitude.is_given()).then_some(LocationSpec::Point(point))
         }
         other => {
             let message = format!("`location` takes a place or coordinates, not {}", type_of(other));

@@ -90,7 +90,7 @@ pub(super) fn read(entry: &Entry<'_>, problems: &Problems) -> ZoneSpec {
         file: section.text("file"),
         records: section.text("records"),
         routes: routes.iter().map(|route| read_route(route, &entry.name.value, problems)).collect(),
-        is_whole: !section.lost_lines(),
+        is_whole: !section.lost_lines() && !section.holds_stray_section(),
     }
 }
 

@@ -1,0 +1,263 @@
+//! What the admin interface can ask: metrics, status, explanations, put together from all rooms.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use super::{
+    live::Live,
+    world::{World, unix_s},
+};
+use crate::{
+    admin::{
+        Operations,
+        status::{EndpointStatus, LocationData, Queries, RegionStatus, Status, ZoneStatus},
+    },
+    answer::explain::{Explanation, Request},
+    config::model::RegionId,
+    health::{self, TargetStatus},
+    routing::{Snapshot, plan::Pool},
+    telemetry::{TransportKind, metrics, metrics::Families},
+};
+
+/// The running server as the admin interface sees it.
+pub struct Running {
+    /// The shared state.
+    pub live: Arc<Live>,
+    /// What is listened on.
+    pub listen: Vec<String>,
+}
+
+impl Operations for Running {
+    fn is_ready(&self) -> bool {
+        self.live.board.is_first_round_done()
+    }
+
+    fn metrics(&self) -> String {
+        let view = View::of(&self.live);
+        let mut families = Families::new();
+        endpoint_metrics(&view, &mut families);
+        server_metrics(&self.live, &view, &mut families);
+        metrics::expose(&self.live.registry.totals(), families)
+    }
+
+    fn status(&self) -> Status {
+        let view = View::of(&self.live);
+        let world = &view.world;
+        let (networks_v4, networks_v6) = world.networks();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            ready: self.is_ready(),
+            uptime_s: SystemTime::now().duration_since(self.live.started).map_or(0, |up| up.as_secs()),
+            generation: view.snapshot.generation,
+            config: world.path.display().to_string(),
+            identity: world.config.server.identity.clone(),
+            listen: self.listen.clone(),
+            location_data: LocationData {
+                source: world.locations.description(),
+                built: world.locations.build_epoch(),
+                networks_v4: networks_v4 as u64,
+                networks_v6: networks_v6 as u64,
+            },
+            reload: self.live.reload(),
+            regions: (0..world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect(),
+            zones: zones(world),
+            queries: queries(&self.live),
+        }
+    }
+
+    fn explain(&self, request: &Request) -> Explanation {
+        let view = View::of(&self.live);
+        let trouble = |pool: &Pool| view.trouble(pool);
+        view.world.explain_with(&view.snapshot, &trouble, request)
+    }
+}
+
+/// World, snapshot and board at one moment.
+struct View {
+    world: Arc<World>,
+    snapshot: Arc<Snapshot>,
+    board: health::Snapshot,
+}
+
+impl View {
+    /// The three change one after the other in a reload; one more look settles it.
+    fn of(live: &Live) -> View {
+        loop {
+            let world = live.world();
+            let (snapshot, board) = (live.snapshot.load_full(), live.board.snapshot());
+            let belong_together =
+                Arc::ptr_eq(&snapshot.plan, &world.plan) && board.statuses.len() == world.targets().list().len();
+            if belong_together {
+                return View { world, snapshot, board };
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn pools(&self, region: RegionId) -> impl Iterator<Item = (usize, &Pool)> {
+        self.world.plan.pools.iter().enumerate().filter(move |(_, pool)| pool.region == region)
+    }
+
+    fn status(&self, target: usize) -> &TargetStatus {
+        &self.board[self.world.targets().ids()[target]]
+    }
+
+    /// A region counts as usable when every set of endpoints that stands for it on some route is healthy.
+    fn is_usable(&self, region: RegionId) -> bool {
+        let state = |id: usize| self.snapshot.health.pool(crate::routing::plan::PoolId(id as u32));
+        self.pools(region).all(|(id, _)| state(id).is_healthy)
+    }
+
+    fn trouble(&self, pool: &Pool) -> Option<String> {
+        let down = pool.members.iter().filter_map(|member| {
+            let status = self.status(member.target?);
+            let why = status.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
+            (!status.is_up()).then(|| format!("{}: {why}", member.endpoint))
+        });
+        let all: Vec<String> = down.collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    fn endpoints(&self, region: RegionId) -> Vec<EndpointStatus> {
+        let mut seen = BTreeMap::new();
+        for (_, pool) in self.pools(region) {
+            for member in &pool.members {
+                let check = pool.check.as_ref().map(|check| check.name.clone());
+                let key = (member.endpoint.clone(), check.clone());
+                seen.entry(key).or_insert_with(|| {
+                    endpoint(member.endpoint.to_string(), check, member.target.map(|t| self.status(t)))
+                });
+            }
+        }
+        seen.into_values().collect()
+    }
+
+    fn region(&self, id: RegionId) -> RegionStatus {
+        let region = &self.world.config.regions[id.index()];
+        RegionStatus {
+            name: region.name.clone(),
+            location: region.location.clone(),
+            latitude: region.coordinates.latitude,
+            longitude: region.coordinates.longitude,
+            usable: self.is_usable(id),
+            forced: None,
+            endpoints: self.endpoints(id),
+        }
+    }
+}
+
+fn endpoint(endpoint: String, check: Option<String>, status: Option<&TargetStatus>) -> EndpointStatus {
+    EndpointStatus {
+        endpoint,
+        check,
+        state: if status.is_none_or(TargetStatus::is_up) { "up" } else { "down" }.into(),
+        decided: status.is_some_and(|s| s.decided),
+        in_doubt: status.is_some_and(|s| s.in_doubt),
+        since: status.map(|s| unix_s(s.since)),
+        connect_ms: status.and_then(TargetStatus::connect_ms),
+        baseline_ms: status.and_then(TargetStatus::baseline_ms),
+        last_result: status.and_then(|s| s.last_result.as_ref()).map(|(_, result)| result.to_string()),
+        last_error: status.and_then(|s| s.last_error.as_ref()).map(|(_, error)| error.to_string()),
+        probes_ok: status.map_or(0, |s| s.probes_ok),
+        probes_failed: status.map_or(0, |s| s.probes_failed),
+    }
+}
+
+fn zones(world: &World) -> Vec<ZoneStatus> {
+    let of = |((origin, serial), zone): (&(crate::wire::Name, u32), &crate::config::model::Zone)| ZoneStatus {
+        name: origin.to_string(),
+        serial: *serial,
+        routes: zone.routes.iter().map(|route| route.label.clone()).collect(),
+    };
+    world.serials.iter().zip(&world.config.zones).map(of).collect()
+}
+
+fn queries(live: &Live) -> Queries {
+    let totals = live.registry.totals();
+    let mut queries = Queries {
+        total: totals.queries_read(),
+        dropped: totals.dropped.iter().sum(),
+        ecs: totals.ecs,
+        truncated: totals.truncated,
+        tcp_connections: totals.tcp_connections,
+        ..Queries::default()
+    };
+    for (transport, counts) in TransportKind::ALL.iter().zip(&totals.queries) {
+        queries.by_transport.insert(transport.label().into(), counts.iter().sum());
+    }
+    for (code, count) in totals.responses.iter().enumerate().filter(|(_, count)| **count > 0) {
+        queries.responses.insert(crate::telemetry::classes::rcode_label(code), *count);
+    }
+    for (labels, count) in &totals.answers {
+        *queries.answers_by_region.entry(labels.region.to_string()).or_default() += count;
+    }
+    queries
+}
+
+fn endpoint_metrics(view: &View, families: &mut Families) {
+    let mut up = Vec::new();
+    let mut connect = Vec::new();
+    let mut probes: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    let regions: Vec<RegionStatus> =
+        (0..view.world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect();
+    for region in &regions {
+        for endpoint in &region.endpoints {
+            let check = endpoint.check.clone().unwrap_or_default();
+            let labels =
+                [("region", region.name.clone()), ("endpoint", endpoint.endpoint.clone()), ("check", check.clone())];
+            up.push((labels.clone(), f64::from(u8::from(endpoint.state == "up"))));
+            connect.extend(endpoint.connect_ms.map(|ms| (labels, ms / 1e3)));
+            if endpoint.check.is_some() {
+                *probes.entry((check.clone(), "success")).or_default() += endpoint.probes_ok;
+                *probes.entry((check, "failure")).or_default() += endpoint.probes_failed;
+            }
+        }
+    }
+    let family = families.gauge("endpoint_up", "1 while the endpoint counts as up.");
+    for (labels, value) in up {
+        family.sample(labels, value);
+    }
+    let family = families.gauge("endpoint_connect_seconds", "Connect time of the newest probe that connected.");
+    for (labels, value) in connect {
+        family.sample(labels, value);
+    }
+    let family = families.counter("probes", "Probes made, by check and result.");
+    for ((check, result), count) in probes {
+        family.sample([("check", check), ("result", result.to_string())], count as f64);
+    }
+    let family = families.gauge("region_usable", "1 while enough of the region's endpoints are up.");
+    for region in &regions {
+        family.sample([("region", region.name.clone())], f64::from(u8::from(region.usable)));
+    }
+}
+
+fn server_metrics(live: &Live, view: &View, families: &mut Families) {
+    let world = &view.world;
+    let reload = live.reload();
+    families
+        .gauge("snapshot_generation", "Counts up with every published snapshot.")
+        .value(view.snapshot.generation as f64);
+    families
+        .gauge("snapshot_build_seconds", "Time that the configuration in use took to compile.")
+        .value(world.build_time.as_secs_f64());
+    let (v4, v6) = world.networks();
+    families
+        .gauge("map_networks", "Ranges in the largest compiled map.")
+        .sample([("family", "ipv4")], v4 as f64)
+        .sample([("family", "ipv6")], v6 as f64);
+    families
+        .counter("reloads", "Reloads of the configuration, by result.")
+        .sample([("result", "success")], reload.succeeded as f64)
+        .sample([("result", "failure")], reload.failed as f64);
+    families
+        .gauge("last_reload_success_timestamp_seconds", "When a configuration was last taken up.")
+        .value(reload.last_success as f64);
+    families
+        .gauge("geo_database_build_timestamp_seconds", "When the location data was made.")
+        .value(world.locations.build_epoch() as f64);
+    let mut panics = live.panics();
+    panics.insert("probe", live.board.panics());
+    let family = families.counter("task_panics", "Panics of control-plane tasks, which were restarted.");
+    for (task, count) in panics {
+        family.sample([("task", task)], count as f64);
+    }
+}

@@ -1,0 +1,83 @@
+//! Notices that a data file was replaced, by looking at it now and then: works on every file system, containers' mounts included.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::world::World;
+
+/// The files that a configuration is rebuilt for when they are replaced: the location databases.
+pub struct Files {
+    list: Vec<Watched>,
+}
+
+struct Watched {
+    path: PathBuf,
+    loaded: Option<Stamp>,
+    pending: Option<Stamp>,
+}
+
+/// What changes when a file is replaced or written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Files {
+    /// As they are now.
+    pub fn of(world: &World) -> Files {
+        let geo = &world.config.geo;
+        let paths = geo.databases.iter().chain(&geo.asn_database);
+        Files { list: paths.map(|path| Watched { path: path.clone(), loaded: stamp(path), pending: None }).collect() }
+    }
+
+    /// A file that has changed and stood still from one call to the next, so that none is read while it is being written.
+    /// Each change is told once.
+    pub fn settled_change(&mut self) -> Option<PathBuf> {
+        let mut changed = None;
+        for file in &mut self.list {
+            let now = stamp(&file.path);
+            if now.is_none() || now == file.loaded {
+                file.pending = None;
+            } else if now == file.pending {
+                file.loaded = now;
+                changed = Some(file.path.clone());
+            } else {
+                file.pending = now;
+            }
+        }
+        changed
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Stamp { inode: metadata.ino(), len: metadata.len(), modified: metadata.modified().ok() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_told_once_it_stands_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("places.mmdb");
+        fs::write(&path, "one").unwrap();
+        let mut files = Files { list: vec![Watched { path: path.clone(), loaded: stamp(&path), pending: None }] };
+        assert_eq!(files.settled_change(), None);
+        fs::write(&path, "half").unwrap();
+        assert_eq!(files.settled_change(), None);
+        fs::write(&path, "written to the end").unwrap();
+        assert_eq!(files.settled_change(), None);
+        assert_eq!(files.settled_change(), Some(path.clone()));
+        assert_eq!(files.settled_change(), None);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(files.settled_change(), None);
+    }
+}

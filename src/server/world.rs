@@ -1,0 +1,195 @@
+//! Everything compiled from one configuration: the loader that `serve`, a reload and `check` share.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    answer::explain::{self, Explanation},
+    config::{self, Config, Problem, Report},
+    geo::{AsnTable, GeoError, Locations},
+    health::{self, Targets},
+    latency::RegionSite,
+    routing::{
+        Plan, Snapshot,
+        build::{self, Sources},
+        health::{HealthView, TargetHealth},
+        plan::{Draft, Pool},
+        snapshot::Settings,
+    },
+    telemetry::AnswerKeys,
+    wire::{Name, cookie::CookieSecrets},
+    zone::{ZoneTable, content},
+};
+
+/// A configuration with all that was compiled from it.
+pub struct World {
+    /// The configuration.
+    pub config: Config,
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// Places of addresses.
+    pub locations: Locations,
+    /// Autonomous systems.
+    pub asns: Option<AsnTable>,
+    /// The regions in file order, as the estimates see them.
+    pub sites: Vec<RegionSite>,
+    /// Compiled zones.
+    pub zones: Arc<ZoneTable>,
+    /// Apex and serial of each zone, in file order.
+    pub serials: Vec<(Name, u32)>,
+    /// Routes, pools and maps.
+    pub plan: Arc<Plan>,
+    /// How long it took to compile.
+    pub build_time: Duration,
+    targets: Targets,
+}
+
+impl World {
+    /// Reads a configuration file and everything that it names.
+    ///
+    /// # Errors
+    /// All that is wrong with any of it.
+    pub fn load(path: &Path) -> Result<World, Report> {
+        World::compile(config::load(path)?, path)
+    }
+
+    /// Compiles a configuration that was read from `path`.
+    ///
+    /// # Errors
+    /// All that is wrong with the zones' records and the databases.
+    pub fn compile(config: Config, path: &Path) -> Result<World, Report> {
+        let begun = Instant::now();
+        let mut problems = Vec::new();
+        let contents = content::gather(&config).unwrap_or_else(|report| {
+            problems.extend(report.problems);
+            Vec::new()
+        });
+        let mut keep = |error: GeoError| problems.push(Problem::new(error.to_string()));
+        let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
+        let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
+        let (Some(locations), Some(asns), true) = (locations, asns, problems.is_empty()) else {
+            return Err(Report::new(problems));
+        };
+        let sites: Vec<RegionSite> =
+            config.regions.iter().map(|region| RegionSite::new(region.coordinates, region.bias_ms)).collect();
+        let Draft { mut plan, specs } = Draft::new(&config);
+        let sources = Sources {
+            locations: &locations,
+            asns: asns.as_ref(),
+            sites: &sites,
+            switch_margin_ms: config.latency.switch_margin_ms,
+        };
+        plan.maps = build::build(&sources, &specs).map_err(|error| Report::from(Problem::new(error.to_string())))?;
+        locations.release();
+        if let Some(asns) = &asns {
+            asns.release();
+        }
+        Ok(World {
+            path: path.to_owned(),
+            zones: Arc::new(ZoneTable::compile(&contents)),
+            serials: contents.iter().map(|content| (content.origin.clone(), content.serial)).collect(),
+            targets: Targets::new(plan.targets.clone()),
+            plan: Arc::new(plan),
+            locations,
+            asns,
+            sites,
+            config,
+            build_time: begun.elapsed(),
+        })
+    }
+
+    /// `2 regions, 1 zone, 1 route`.
+    pub fn summary(&self) -> String {
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        [
+            count(self.config.regions.len(), "region"),
+            count(self.config.zones.len(), "zone"),
+            count(self.plan.routes.len(), "route"),
+        ]
+        .join(", ")
+    }
+
+    /// What is probed.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// Ranges in the largest map: IPv4, IPv6.
+    pub fn networks(&self) -> (usize, usize) {
+        let counts = self.plan.maps.iter().map(|map| map.range_counts());
+        counts.fold((0, 0), |(a4, a6), (b4, b6)| (a4.max(b4), a6.max(b6)))
+    }
+
+    /// Explains an answer without a running server: nothing has been probed, so every endpoint counts as up.
+    pub fn explain(&self, request: &explain::Request) -> Explanation {
+        let health = HealthView::new(&self.plan, &vec![TargetHealth::UNKNOWN; self.plan.targets.len()]);
+        let snapshot =
+            self.snapshot(0, Arc::new(health), Arc::new(AnswerKeys::new(Vec::new())), CookieSecrets::default());
+        self.explain_with(&snapshot, &|_| None, request)
+    }
+
+    /// Explains an answer out of `snapshot`, which was made from this world.
+    pub fn explain_with(
+        &self,
+        snapshot: &Snapshot,
+        trouble: &dyn Fn(&Pool) -> Option<String>,
+        request: &explain::Request,
+    ) -> Explanation {
+        let world = explain::World {
+            snapshot,
+            config: &self.config,
+            locations: &self.locations,
+            asns: self.asns.as_ref(),
+            sites: &self.sites,
+            trouble,
+            now_s: unix_s(SystemTime::now()),
+        };
+        explain::explain(&world, request)
+    }
+
+    /// What queries read, for a state of health.
+    pub fn snapshot(
+        &self,
+        generation: u64,
+        health: Arc<HealthView>,
+        answer_keys: Arc<AnswerKeys>,
+        cookies: CookieSecrets,
+    ) -> Snapshot {
+        let server = &self.config.server;
+        let tenths = server.limits.tcp_idle.as_millis() / 100;
+        Snapshot {
+            generation,
+            zones: self.zones.clone(),
+            plan: self.plan.clone(),
+            health,
+            settings: Arc::new(Settings {
+                identity: server.identity.as_bytes().into(),
+                udp_payload: server.limits.udp_payload,
+                tcp_idle_tenths: u16::try_from(tenths).unwrap_or(u16::MAX),
+                cookies,
+            }),
+            answer_keys,
+        }
+    }
+
+    /// The state of the plan's targets as the board has it, in the plan's order.
+    pub fn target_health(&self, board: &health::Snapshot) -> Vec<TargetHealth> {
+        let of = |id: &health::TargetId| {
+            let status = &board[*id];
+            TargetHealth {
+                up: status.is_up(),
+                doubt_s: status.ttl_bound.map(|bound| bound.as_millis().div_ceil(1000) as u32),
+                baseline_ms: status.baseline_ms().map(|ms| ms as f32),
+            }
+        };
+        self.targets.ids().iter().map(of).collect()
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix_s(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
