@@ -50,8 +50,8 @@ impl InRecord for u32 {
     }
 }
 
-/// How many networks of a file are looked at to tell what it holds.
-const SAMPLE_NETWORKS_MAX: usize = 2_000;
+/// How many batches of networks of a file are looked at to tell what it holds.
+const SAMPLE_BATCHES: usize = 8;
 
 impl Database {
     /// Checks the layout (marker, metadata, sizes) of `bytes`, the content of `path`. Records are checked as they are
@@ -74,23 +74,22 @@ impl Database {
 
     /// True when it has a network of that family.
     pub(super) fn has(&self, family: Family) -> Result<bool, GeoError> {
-        let mut networks = Networks::new(self, family);
-        Ok(networks.next()?.is_some())
+        let mut batch = Vec::new();
+        Networks::new(self, family).fetch(&mut batch)?;
+        Ok(!batch.is_empty())
     }
 
-    /// The first records of the file.
+    /// Records from the beginning of the file.
     pub(super) fn sample(&self) -> Result<Vec<Record>, GeoError> {
         let mut records = Vec::new();
+        let mut batch = Vec::new();
         for family in [Family::V4, Family::V6] {
             let mut networks = Networks::new(self, family);
-            let (mut seen, mut last) = (0, None);
-            while seen < SAMPLE_NETWORKS_MAX
-                && let Some((_, found)) = networks.next()?
-            {
-                seen += 1;
-                if last != found.offset() {
-                    last = found.offset();
-                    records.push(self.decode(&found)?);
+            for _ in 0..SAMPLE_BATCHES {
+                networks.fetch(&mut batch)?;
+                batch.dedup_by_key(|&mut (_, offset, _)| offset);
+                for (_, _, found) in &batch {
+                    records.push(self.decode(found)?);
                 }
             }
         }
@@ -111,8 +110,10 @@ impl Database {
         DatabaseRanges {
             database: self,
             networks: Networks::new(self, family),
-            ids: HashMap::new(),
-            last: None,
+            batch: Vec::with_capacity(BATCH_NETWORKS),
+            ids: Vec::with_capacity(BATCH_NETWORKS),
+            at: 0,
+            known: HashMap::new(),
             seen_map: false,
             seen_other: false,
         }
@@ -140,6 +141,18 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 
 type Found<'a> = LookupResult<'a, Vec<u8>>;
 
+/// A network that has a record: its addresses, the record's offset, the record.
+type Located<'a> = (special::Block, u32, Found<'a>);
+
+/// In place of a number of a datum: the record has none.
+const NOTHING: u32 = u32::MAX;
+
+/// In place of a number of a datum: the record has yet to be decoded.
+const UNKNOWN: u32 = u32::MAX - 1;
+
+/// Networks fetched from the library at a time: so many share the cost of guarding against its panics.
+const BATCH_NETWORKS: usize = 256;
+
 /// The networks that have a record, clipped to the address space that is not special-purpose.
 struct Networks<'a> {
     database: &'a Database,
@@ -159,35 +172,38 @@ impl<'a> Networks<'a> {
         Networks { database, family, pieces: pieces.iter(), current: None, leaves_left }
     }
 
-    /// The next network: its addresses and what was found there.
-    fn next(&mut self) -> Result<Option<(special::Block, Found<'a>)>, GeoError> {
+    /// Replaces the content of `batch` by the next networks; at the end of the tree by none.
+    fn fetch(&mut self, batch: &mut Vec<Located<'a>>) -> Result<(), GeoError> {
         let database = self.database;
-        loop {
+        batch.clear();
+        database.sound(guarded(|| self.fill(batch)))
+    }
+
+    fn fill(&mut self, batch: &mut Vec<Located<'a>>) -> Result<(), String> {
+        while batch.len() < BATCH_NETWORKS {
             let Some((piece, within)) = &mut self.current else {
-                let Some(&piece) = self.pieces.next() else { return Ok(None) };
+                let Some(&piece) = self.pieces.next() else { break };
                 // Networks without data are asked for so that they count as leaves. Aliases (the IPv4 branch again, at
                 // other prefixes) need no skipping: those prefixes are in no piece.
                 let options = WithinOptions::default().include_aliased_networks().include_networks_without_data();
-                let network = network(self.family, piece);
-                let within = database.sound(guarded(|| database.reader.within(network, options)))?;
-                self.current = Some((piece, within));
+                let within = self.database.reader.within(network(self.family, piece), options);
+                self.current = Some((piece, within.map_err(|e| e.to_string())?));
                 continue;
             };
-            let piece = *piece;
-            let Some(found) = database.sound(guarded(|| within.next().transpose()))? else {
+            let Some(found) = within.next() else {
                 self.current = None;
                 continue;
             };
-            self.leaves_left = match self.leaves_left.checked_sub(1) {
-                Some(left) => left,
-                None => return Err(database.corrupt("its search tree runs in knots")),
-            };
-            if found.has_data() {
-                let network = database.sound(guarded(|| found.network()))?;
-                let (first, last) = addresses(self.family, network).unwrap_or(piece);
-                return Ok(Some(((first.max(piece.0), last.min(piece.1)), found)));
+            let found = found.map_err(|e| e.to_string())?;
+            self.leaves_left = self.leaves_left.checked_sub(1).ok_or("its search tree runs in knots")?;
+            if let Some(offset) = found.offset() {
+                let offset = u32::try_from(offset).map_err(|_| "a record beyond 4 GiB")?;
+                let network = found.network().map_err(|e| e.to_string())?;
+                let (first, last) = addresses(self.family, network).unwrap_or(*piece);
+                batch.push(((first.max(piece.0), last.min(piece.1)), offset, found));
             }
         }
+        Ok(())
     }
 }
 
@@ -215,45 +231,64 @@ fn addresses(family: Family, network: IpNetwork) -> Option<special::Block> {
 pub(super) struct DatabaseRanges<'a> {
     database: &'a Database,
     networks: Networks<'a>,
-    /// From a record's offset to the number of its datum, `None` for records without.
-    ids: HashMap<usize, Option<u32>>,
-    last: Option<(usize, Option<u32>)>,
+    batch: Vec<Located<'a>>,
+    /// For each network of the batch the number of its datum, or [`NOTHING`].
+    ids: Vec<u32>,
+    /// The next of the batch.
+    at: usize,
+    /// The same by record offset, for all records met.
+    known: HashMap<u32, u32>,
     seen_map: bool,
     seen_other: bool,
 }
 
 impl DatabaseRanges<'_> {
-    fn id<T: InRecord>(&mut self, found: &Found<'_>, data: &mut Interner<T>) -> Result<Option<u32>, GeoError> {
-        let offset = found.offset().expect("only networks with a record are handed on");
-        if let Some((_, id)) = self.last.filter(|&(last, _)| last == offset) {
+    /// Fetches the next batch and numbers its data; false at the end.
+    fn advance<T: InRecord>(&mut self, data: &mut Interner<T>) -> Result<bool, GeoError> {
+        self.networks.fetch(&mut self.batch)?;
+        // Half a million records in random order: waiting for memory is most of the work, so all are looked up in one
+        // tight loop that lets the processor wait for many at once.
+        self.ids.clear();
+        self.ids.extend(self.batch.iter().map(|(_, offset, _)| self.known.get(offset).copied().unwrap_or(UNKNOWN)));
+        for index in 0..self.batch.len() {
+            if self.ids[index] == UNKNOWN {
+                self.ids[index] = self.learn(index, data)?;
+            }
+        }
+        self.at = 0;
+        Ok(!self.batch.is_empty())
+    }
+
+    /// Decodes a record that was not met before this batch.
+    fn learn<T: InRecord>(&mut self, index: usize, data: &mut Interner<T>) -> Result<u32, GeoError> {
+        let (_, offset, found) = &self.batch[index];
+        if let Some(&id) = self.known.get(offset) {
             return Ok(id);
         }
-        let id = match self.ids.get(&offset) {
-            Some(&id) => id,
-            None => {
-                let record = self.database.decode(found)?;
-                self.seen_map |= record.is_map;
-                self.seen_other |= !record.is_map;
-                if self.seen_map && self.seen_other {
-                    return Err(self.database.corrupt("its tree points into the middle of records"));
-                }
-                let id = T::of(&record).map(|datum| data.intern(datum));
-                self.ids.insert(offset, id);
-                id
-            }
-        };
-        self.last = Some((offset, id));
+        let record = self.database.decode(found)?;
+        self.seen_map |= record.is_map;
+        self.seen_other |= !record.is_map;
+        if self.seen_map && self.seen_other {
+            return Err(self.database.corrupt("its tree points into the middle of records"));
+        }
+        let id = T::of(&record).map_or(NOTHING, |datum| data.intern(datum));
+        self.known.insert(*offset, id);
         Ok(id)
     }
 }
 
 impl<T: InRecord> Ranges<T> for DatabaseRanges<'_> {
     fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError> {
-        while let Some(((first, last), found)) = self.networks.next()? {
-            if let Some(id) = self.id(&found, data)? {
+        loop {
+            if self.at == self.batch.len() && !self.advance(data)? {
+                return Ok(None);
+            }
+            let ((first, last), _, _) = self.batch[self.at];
+            let id = self.ids[self.at];
+            self.at += 1;
+            if id != NOTHING {
                 return Ok(Some(Range { first, last, id }));
             }
         }
-        Ok(None)
     }
 }

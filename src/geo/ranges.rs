@@ -1,9 +1,9 @@
 //! Located address ranges, in order: one stream for each data file, merged into one so that the first file with data for
 //! an address wins. Knows nothing of file formats.
 
-use std::hash::Hash;
+use std::hash::BuildHasher;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
 use super::{error::GeoError, place::Place, special};
 
@@ -26,29 +26,24 @@ impl Family {
 
 /// What a range stands for: a place, an AS number.
 pub(super) trait Datum: Copy {
-    /// Equal for equal data.
-    type Key: Hash + Eq;
-    /// The data as a key.
-    fn key(&self) -> Self::Key;
+    /// A number that is equal for equal data, and for those alone.
+    fn key(&self) -> u128;
 }
 
 impl Datum for Place {
-    type Key = (Option<[u8; 2]>, Option<u8>, Option<(u32, u32)>);
-
-    fn key(&self) -> Self::Key {
-        (
-            self.country.map(|country| country.0),
-            self.continent.map(|continent| continent as u8),
-            self.coordinates.map(|point| (point.latitude.to_bits(), point.longitude.to_bits())),
-        )
+    fn key(&self) -> u128 {
+        let country = self.country.map_or(0, |country| u16::from_be_bytes(country.0));
+        let continent = self.continent.map_or(0, |continent| continent as u8 + 1);
+        let point = self.coordinates.map_or(0, |point| {
+            1 << 64 | u128::from(point.latitude.to_bits()) << 32 | u128::from(point.longitude.to_bits())
+        });
+        u128::from(country) << 96 | u128::from(continent) << 80 | point
     }
 }
 
 impl Datum for u32 {
-    type Key = u32;
-
-    fn key(&self) -> u32 {
-        *self
+    fn key(&self) -> u128 {
+        u128::from(*self)
     }
 }
 
@@ -62,22 +57,35 @@ pub(super) struct Range {
 
 /// Distinct data, numbered in the order of their arrival.
 pub(super) struct Interner<T: Datum> {
-    by_key: HashMap<T::Key, u32>,
+    /// Numbers by the hash of their datum's key.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
     values: Vec<T>,
 }
 
 impl<T: Datum> Interner<T> {
     pub(super) fn new() -> Self {
-        Interner { by_key: HashMap::new(), values: Vec::new() }
+        Interner { numbers: HashTable::new(), hasher: DefaultHashBuilder::default(), values: Vec::new() }
     }
 
     /// The number of that datum.
     pub(super) fn intern(&mut self, value: T) -> u32 {
-        let values = &mut self.values;
-        *self.by_key.entry(value.key()).or_insert_with(|| {
-            values.push(value);
-            u32::try_from(values.len() - 1).expect("no file has room for 2^32 records")
-        })
+        let Interner { numbers, hasher, values } = self;
+        let key = value.key();
+        let entry = numbers.entry(
+            hasher.hash_one(key),
+            |&number| values[number as usize].key() == key,
+            |&number| hasher.hash_one(values[number as usize].key()),
+        );
+        match entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(free) => {
+                let number = u32::try_from(values.len()).expect("no file has room for 2^32 records");
+                free.insert(number);
+                values.push(value);
+                number
+            }
+        }
     }
 }
 
@@ -100,7 +108,31 @@ pub(super) fn merge<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut 
             heads.push((head, stream));
         }
     }
-    let mut out = Joiner { pending: None, numbers: Vec::new(), numbered: 0 };
+    // Data of a single stream are interned as they appear. With several a datum may be met and never seen.
+    let renumber = (heads.len() > 1).then(Vec::new);
+    let mut out = Joiner { pending: None, renumber, numbered: 0 };
+    if let [(head, stream)] = &mut heads[..] {
+        out.push(*head, &data.values, each);
+        while let Some(next) = stream.next(&mut data)? {
+            out.push(next, &data.values, each);
+        }
+    } else {
+        layer(heads, &mut data, &mut out, each)?;
+    }
+    out.flush(&data.values, each);
+    Ok(())
+}
+
+/// A stream and the range that it has come to.
+type Head<'a, T> = (Range, Box<dyn Ranges<T> + 'a>);
+
+/// At every address the first of the streams that has it.
+fn layer<T: Datum>(
+    mut heads: Vec<Head<'_, T>>,
+    data: &mut Interner<T>,
+    out: &mut Joiner,
+    each: &mut Each<'_, T>,
+) -> Result<(), GeoError> {
     let mut at = 0;
     while !heads.is_empty() {
         let mut index = 0;
@@ -108,7 +140,7 @@ pub(super) fn merge<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut 
             let (head, stream) = &mut heads[index];
             if head.last >= at {
                 index += 1;
-            } else if let Some(next) = stream.next(&mut data)? {
+            } else if let Some(next) = stream.next(data)? {
                 *head = next;
             } else {
                 heads.remove(index); // the order is the priority
@@ -125,15 +157,14 @@ pub(super) fn merge<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut 
         let Some(next) = last.checked_add(1) else { break };
         at = next;
     }
-    out.flush(&data.values, each);
     Ok(())
 }
 
 /// Joins neighbours and numbers the data as they appear.
 struct Joiner {
     pending: Option<Range>,
-    /// From the interner's number to the one handed out; `u32::MAX`: not yet.
-    numbers: Vec<u32>,
+    /// From the interner's number to the one handed out, `u32::MAX`: not yet; `None`: they are the same.
+    renumber: Option<Vec<u32>>,
     numbered: u32,
 }
 
@@ -151,15 +182,19 @@ impl Joiner {
 
     fn flush<T: Datum>(&mut self, values: &[T], each: &mut Each<'_, T>) {
         let Some(range) = self.pending.take() else { return };
-        let index = range.id as usize;
-        if self.numbers.len() <= index {
-            self.numbers.resize(values.len(), u32::MAX);
+        let mut number = range.id;
+        if let Some(numbers) = &mut self.renumber {
+            if numbers.len() < values.len() {
+                numbers.resize(values.len(), u32::MAX);
+            }
+            let known = &mut numbers[range.id as usize];
+            if *known == u32::MAX {
+                *known = self.numbered;
+                self.numbered += 1;
+            }
+            number = *known;
         }
-        if self.numbers[index] == u32::MAX {
-            self.numbers[index] = self.numbered;
-            self.numbered += 1;
-        }
-        each(range.first, range.last, self.numbers[index], &values[index]);
+        each(range.first, range.last, number, &values[range.id as usize]);
     }
 }
 

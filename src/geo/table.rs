@@ -180,7 +180,7 @@ impl Table {
         Ok(Table { build_epoch_s, source: source.to_owned(), places, v4, v6, index: OnceLock::new() })
     }
 
-    /// When its newest source was made, in seconds since 1970.
+    /// When its oldest source was made, in seconds since 1970.
     pub(super) fn build_epoch_s(&self) -> u64 {
         self.build_epoch_s
     }

@@ -124,7 +124,7 @@ impl UdpBatch {
     /// `0..n` now hold them.
     ///
     /// # Errors
-    /// `WouldBlock` when none waits; else what `recvmmsg` says.
+    /// `WouldBlock` when none waits; else what `recvmmsg` says twice in a row.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let base = self.inner.as_ptr();
         for slot in 0..self.received {
@@ -136,6 +136,8 @@ impl UdpBatch {
         }
         self.received = 0;
         self.queued = 0;
+        // An error that belongs to an earlier datagram is told once and over; what waits behind it must not wait longer.
+        let mut may_be_stale = true;
         loop {
             // SAFETY: the headers were filled in by `new` with pointers into the same live allocation and the lengths of what
             // they point to (restored above); nobody else reads or writes it during the call.
@@ -153,8 +155,11 @@ impl UdpBatch {
                 return Ok(count);
             }
             let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => return Err(error),
+                _ if may_be_stale => may_be_stale = false,
+                _ => return Err(error),
             }
         }
     }
@@ -342,6 +347,21 @@ mod tests {
         assert_eq!(mem::offset_of!(Control, info), align);
         assert!(CONTROL_BYTES >= v4.max(v6), "{CONTROL_BYTES} < {v4} or {v6}");
         assert_ne!(mem::size_of::<Slot>() % 4096, 0);
+    }
+
+    #[test]
+    fn a_reply_names_an_interface_only_for_a_link_local_source() {
+        for (asked, kept) in [("fe80::1", 7), ("2001:db8::1", 0), ("::1", 0)] {
+            let ipi6_addr = libc::in6_addr { s6_addr: asked.parse::<Ipv6Addr>().unwrap().octets() };
+            let mut control = Control {
+                header: cmsghdr { cmsg_len: 36, cmsg_level: libc::IPPROTO_IPV6, cmsg_type: libc::IPV6_PKTINFO },
+                info: Info { v6: in6_pktinfo { ipi6_addr, ipi6_ifindex: 7 } },
+            };
+            control.make_sendable();
+            // SAFETY: the variant that was written.
+            let info = unsafe { control.info.v6 };
+            assert_eq!((info.ipi6_addr.s6_addr, info.ipi6_ifindex), (ipi6_addr.s6_addr, kept), "{asked}");
+        }
     }
 
     #[test]

@@ -2,9 +2,7 @@
 //! buffers one user. Who may stay is told by `limits`, what a connection does by `connection`. Must never stop serving for
 //! want of file descriptors, nor spin for it.
 
-use std::{
-    any::Any, cell::RefCell, future::poll_fn, io, net::SocketAddr, pin::pin, rc::Rc, task::Poll, time::Duration,
-};
+use std::{cell::RefCell, future::poll_fn, io, net::SocketAddr, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -40,6 +38,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Failures to accept come in floods; one line in so long says it.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Connections taken after the word to stop: as many as may wait in a full backlog of each of a few addresses.
 const LAST_ACCEPTS: usize = 4096;
 
@@ -71,6 +72,7 @@ impl<R: Respond + 'static> Engine<R> {
             listeners,
             next: 0,
             pause: Pause::default(),
+            warned: None,
             shared: Rc::new(RefCell::new(Shared::new(worker))),
             limits,
             stop,
@@ -85,6 +87,8 @@ struct Acceptor<R> {
     /// The listener asked first the next time.
     next: usize,
     pause: Pause,
+    /// When a failure to accept was last logged.
+    warned: Option<Instant>,
     shared: Rc<RefCell<Shared<R>>>,
     limits: watch::Receiver<Limits>,
     stop: watch::Receiver<bool>,
@@ -115,7 +119,9 @@ impl<R: Respond + 'static> Acceptor<R> {
             // The client gave up while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if self.pause.until.is_none() {
+                let now = Instant::now();
+                if self.warned.is_none_or(|warned| now - warned >= WARNING_INTERVAL) {
+                    self.warned = Some(now);
                     tracing::warn!(
                         "cannot accept TCP connections: {error}; trying again until it works (too few open files? raise \
                          `ulimit -n` or LimitNOFILE above [server.limits] tcp-connections)"
@@ -126,7 +132,7 @@ impl<R: Respond + 'static> Acceptor<R> {
                 {
                     idlest.abort();
                 }
-                self.pause.lengthen(Instant::now());
+                self.pause.lengthen(now);
             }
         }
     }
@@ -206,8 +212,7 @@ async fn accept(
 
 /// A panic in a task would stop there, and the server live on without the connection, its counters and who knows what else.
 fn pass_on_panic(ended: Result<(), JoinError>) {
-    let panic: Option<Box<dyn Any + Send>> = ended.err().and_then(|error| error.try_into_panic().ok());
-    if let Some(panic) = panic {
+    if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
         std::panic::resume_unwind(panic);
     }
 }
@@ -229,46 +234,16 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{Read, Write},
+        io::Write,
         net::{Shutdown, TcpStream},
         time::Instant,
     };
 
     use super::*;
-    use crate::transport::testing::{PATIENCE, Server, limits, message};
-
-    fn connect(server: &Server) -> TcpStream {
-        let stream = TcpStream::connect(server.addresses[0]).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    fn frame(message: &[u8]) -> Vec<u8> {
-        [&(message.len() as u16).to_be_bytes()[..], message].concat()
-    }
-
-    fn read_reply(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-        let mut length = [0; 2];
-        stream.read_exact(&mut length)?;
-        let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
-        stream.read_exact(&mut reply)?;
-        Ok(reply)
-    }
-
-    fn ask(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>> {
-        stream.write_all(&frame(query))?;
-        read_reply(stream)
-    }
-
-    /// True once the server has closed its side; waits for it.
-    fn is_closed(stream: &mut TcpStream) -> bool {
-        match stream.read(&mut [0; 100]) {
-            Ok(0) => true,
-            Ok(_) => false,
-            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
-        }
-    }
+    use crate::{
+        telemetry::Registry,
+        transport::testing::{PATIENCE, Server, ask, connect, frame, is_closed, limits, message, read_reply, worker},
+    };
 
     fn start(limits: Limits) -> Server {
         Server::with_limits(&["127.0.0.1:0"], 1, limits)
@@ -380,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_client_that_never_reads_holds_up_nobody_and_is_cut_off() {
-        let server = start(Limits { tcp_idle: Duration::from_millis(500), ..limits() });
+        let server = start(Limits { tcp_idle: Duration::from_secs(2), ..limits() });
         let mut deaf = connect(&server);
         deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let query = frame(&message(1, b"big 65535"));
@@ -425,6 +400,22 @@ mod tests {
             drop(idle);
             server.stop();
         }
+    }
+
+    #[test]
+    fn an_idle_connection_costs_less_than_two_kilobytes() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = listener.local_addr().unwrap();
+            let stream = tokio::net::TcpStream::connect(client).await.unwrap();
+            let shared = Rc::new(RefCell::new(Shared::new(worker(&Registry::new()))));
+            let task = tokio::task::spawn(std::future::pending::<()>());
+            let id = shared.borrow_mut().table.insert(ClientNetwork::of(client.ip()), |_| task.abort_handle());
+            let (limits, stop) = (watch::Sender::new(limits()).subscribe(), watch::Sender::new(false).subscribe());
+            let connection = Connection { stream, client, id, shared, limits, stop, kept: Kept::default() };
+            assert!(size_of_val(&connection.serve()) < 2048);
+        });
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A server for tests: real sockets around a core that echoes.
 
 use std::{
-    net::SocketAddr,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,12 +24,17 @@ pub(crate) struct Server {
 }
 
 /// Sets QR and sends the message back; one whose body is `big NUMBER` gets that many bytes, `panic` a panic.
-struct Echo {
+pub(crate) struct Echo {
     counters: Arc<WorkerCounters>,
 }
 
 pub(crate) fn limits() -> Limits {
     Limits { tcp_connections: 1000, tcp_per_client: 1000, tcp_idle: PATIENCE, udp_payload: 1232 }
+}
+
+pub(crate) fn worker(registry: &Registry) -> Worker<Echo> {
+    let counters = registry.register();
+    Worker { respond: Echo { counters: counters.clone() }, counters }
 }
 
 /// A message of 12 header bytes, the ID first, and a body.
@@ -37,6 +43,39 @@ pub(crate) fn message(id: u16, body: &[u8]) -> Vec<u8> {
     message[..2].copy_from_slice(&id.to_be_bytes());
     message.extend_from_slice(body);
     message
+}
+
+pub(crate) fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.addresses[0]).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes()[..], message].concat()
+}
+
+pub(crate) fn read_reply(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut reply)?;
+    Ok(reply)
+}
+
+pub(crate) fn ask(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(&frame(query))?;
+    read_reply(stream)
+}
+
+/// True once the server has closed its side; waits for it.
+pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 100]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
 }
 
 impl Server {
@@ -50,10 +89,7 @@ impl Server {
         let bound = bind(&listen, threads).unwrap();
         let addresses = bound.addresses().to_vec();
         let registry = Arc::new(Registry::new());
-        let serving = start(bound, &limits, || {
-            let counters = registry.register();
-            Worker { respond: Echo { counters: counters.clone() }, counters }
-        });
+        let serving = start(bound, &limits, || worker(&registry));
         Server { serving: serving.unwrap(), addresses, registry }
     }
 

@@ -5,6 +5,8 @@ mod check;
 mod serial;
 mod servers;
 mod synthesis;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 

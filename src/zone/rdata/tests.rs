@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use hickory_proto::{
     rr::{RData, RecordType},
-    serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder, Restrict},
+    serialize::binary::{BinDecoder, BinEncodable, BinEncoder, Restrict},
 };
 use proptest::prelude::*;
 
