@@ -256,9 +256,7 @@ fn scope_is_zero_where_no_client_matters() {
 #[test]
 fn weighted_answers_hold_for_a_network_and_only_a_failed_share_moves() {
     let mut fixture = zone();
-    let ask = |n: u32| {
-        Ask::new("weights.example.com", "A").from_client(&format!("20.{}.{}.0/24", n / 256, n % 256))
-    };
+    let ask = |n: u32| Ask::new("weights.example.com", "A").from_client(&format!("20.{}.{}.0/24", n / 256, n % 256));
     let before: Vec<_> = (0..600).map(|n| fixture.ask(&ask(n))).collect();
     let share = before.iter().filter(|answer| answer.addresses() == ["192.0.2.3"]).count();
     assert!((230..370).contains(&share), "ap has half of the weight: {share} of 600");

@@ -93,9 +93,8 @@ fn shown(zone: &ZoneContent, config: &Config) -> String {
         glue.iter().map(|(name, _)| *name).chain([origin]).map(|name| name.to_string().len()).max().unwrap_or(0);
     let mut out = format!(
         "; Delegation of {origin}\n\
-         ; Put these lines into the zone above it; where that is a registrar's, enter\n\
-         ; the name servers (and for those inside {origin} their\n\
-         ; addresses) in its form.\n\n"
+         ; Put these lines into the zone above it. Where a registrar keeps that, enter\n\
+         ; the name servers in its form, and their addresses where lines for them follow.\n\n"
     );
     let mut record = |owner: &Name, rtype: &str, data: &str| {
         let owner = owner.to_string();
@@ -134,8 +133,8 @@ fn notes(zone: &ZoneContent, servers: &[Server], config: &Config) -> Vec<String>
     for server in servers.iter().filter(|server| !server.is_inside) {
         notes.push(format!("{} must have its addresses in the zone it belongs to.", server.name));
     }
-    notes.push("DS: none, the zone is not signed. Should the zone above hold a DS record for it,".into());
-    notes.push("have it removed: validating resolvers would refuse every answer.".into());
+    notes.push("DS: none, the zone is not signed. Should the zone above hold a DS record for".into());
+    notes.push("it, have it removed: validating resolvers would refuse every answer.".into());
     notes.push("When all is done, each name server must answer, and so must the world:".into());
     for server in servers {
         let at = server.addresses.first().map_or_else(|| server.name.to_string(), ToString::to_string);
@@ -167,20 +166,70 @@ mod tests {
 
     #[test]
     fn glue_is_given_for_name_servers_inside_the_zone() {
-        let zone = "nameservers = [\"ns1\", \"ns2.geo.example.com.\"]\n\
+        let zone = "nameservers = [\"ns1.geo.example.com.\", \"ns2.geo.example.com.\"]\n\
                     addresses = { ns1 = [\"9.9.9.9\", \"2620:fe::fe\"], ns2 = [\"149.112.112.112\"] }";
-        insta::assert_snapshot!(delegation(zone), @"");
+        insta::assert_snapshot!(delegation(zone), @r"
+        ; Delegation of geo.example.com.
+        ; Put these lines into the zone above it. Where a registrar keeps that, enter
+        ; the name servers in its form, and their addresses where lines for them follow.
+
+        geo.example.com.      3600  IN  NS    ns1.geo.example.com.
+        geo.example.com.      3600  IN  NS    ns2.geo.example.com.
+        ns1.geo.example.com.  3600  IN  A     9.9.9.9
+        ns1.geo.example.com.  3600  IN  AAAA  2620:fe::fe
+        ns2.geo.example.com.  3600  IN  A     149.112.112.112
+
+        ; DS: none, the zone is not signed. Should the zone above hold a DS record for
+        ; it, have it removed: validating resolvers would refuse every answer.
+        ; When all is done, each name server must answer, and so must the world:
+        ;   dig @9.9.9.9 geo.example.com. SOA +norecurse
+        ;   dig @149.112.112.112 geo.example.com. SOA +norecurse
+        ;   dig www.app.geo.example.com. +trace
+        ");
     }
 
     #[test]
     fn name_servers_elsewhere_need_no_glue_and_one_is_not_enough() {
-        insta::assert_snapshot!(delegation("nameservers = [\"ns1.example.net.\"]"), @"");
+        insta::assert_snapshot!(delegation("nameservers = [\"ns1.example.net.\"]"), @r"
+        ; Delegation of geo.example.com.
+        ; Put these lines into the zone above it. Where a registrar keeps that, enter
+        ; the name servers in its form, and their addresses where lines for them follow.
+
+        geo.example.com.  3600  IN  NS    ns1.example.net.
+
+        ; WARNING: ns1.example.net. is the only name server. When it is away, so is
+        ;          every name of the zone; run a second one, in another place.
+        ; ns1.example.net. must have its addresses in the zone it belongs to.
+        ; DS: none, the zone is not signed. Should the zone above hold a DS record for
+        ; it, have it removed: validating resolvers would refuse every answer.
+        ; When all is done, each name server must answer, and so must the world:
+        ;   dig @ns1.example.net. geo.example.com. SOA +norecurse
+        ;   dig www.app.geo.example.com. +trace
+        ");
     }
 
     #[test]
     fn written_name_servers_count() {
         let zone = "records = \"\"\"\n@ 300 SOA ns1 hostmaster 1 3600 600 86400 60\n@ 300 NS ns1\n@ 300 NS a.b.app\n\
                     ns1 A 10.0.0.1\n\"\"\"";
-        insta::assert_snapshot!(delegation(zone), @"");
+        insta::assert_snapshot!(delegation(zone), @r"
+        ; Delegation of geo.example.com.
+        ; Put these lines into the zone above it. Where a registrar keeps that, enter
+        ; the name servers in its form, and their addresses where lines for them follow.
+
+        geo.example.com.      300  IN  NS    a.b.app.geo.example.com.
+        geo.example.com.      300  IN  NS    ns1.geo.example.com.
+        ns1.geo.example.com.  300  IN  A     10.0.0.1
+
+        ; WARNING: a.b.app.geo.example.com. lies inside the zone and has no address of its
+        ;          own, so nobody can find it: give it one with `addresses`.
+        ; WARNING: 10.0.0.1 is not an address of the public Internet.
+        ; DS: none, the zone is not signed. Should the zone above hold a DS record for
+        ; it, have it removed: validating resolvers would refuse every answer.
+        ; When all is done, each name server must answer, and so must the world:
+        ;   dig @a.b.app.geo.example.com. geo.example.com. SOA +norecurse
+        ;   dig @10.0.0.1 geo.example.com. SOA +norecurse
+        ;   dig www.app.geo.example.com. +trace
+        ");
     }
 }

@@ -254,7 +254,26 @@ mod tests {
 
     #[test]
     fn a_failover_is_told_with_its_reasons() {
-        insta::assert_snapshot!(shown(&failover(), Palette::none()), @"");
+        insta::assert_snapshot!(shown(&failover(), Palette::none()), @r"
+        question  www.app.geo.example. A
+        client    203.0.113.0/24, DE, AS64500, 50.11 N 8.68 W (database)
+        zone      geo.example.
+        route     *.app (policy latency)
+        rule      continent:EU
+
+        RANK  REGION     EST. MS  SOURCE                KM  HEALTH  WHY
+           1  frankfurt      4.2  model                  3  down    down: 192.0.2.1: connection refused
+           2  us            88.0  model               6553  up      chosen: those ranked before it are not usable
+           3  sa           180.0  model (12 samples)  9900  up      ranked after the chosen one
+           -  ap               -  -                      -  up      left out by the rule
+
+        chosen    us
+        answer    192.0.2.10
+                  192.0.2.11
+        ttl       60 s
+        scope     /20: a resolver may give this answer to all of 203.0.112.0/20
+        rcode     NOERROR
+        ");
     }
 
     #[test]
@@ -281,7 +300,15 @@ mod tests {
             },
             ..failover()
         };
-        insta::assert_snapshot!(shown(&told, Palette::none()), @"");
+        insta::assert_snapshot!(shown(&told, Palette::none()), @r"
+        question  www.app.geo.example. A
+        client    127.0.0.1/32, place unknown
+        zone      none: the name lies outside this server's zones
+        answer    no records
+        ttl       -
+        scope     none: the query has no client subnet
+        rcode     REFUSED
+        ");
     }
 
     #[test]
@@ -296,7 +323,16 @@ mod tests {
             scope: Some(0),
             ..failover()
         };
-        insta::assert_snapshot!(shown(&told, Palette::none()), @"");
+        insta::assert_snapshot!(shown(&told, Palette::none()), @r#"
+        question  www.app.geo.example. A
+        client    203.0.113.0/24, DE, AS64500, 50.11 N 8.68 W (database)
+        zone      geo.example.
+        route     none: static records, or no such name
+        answer    "v=spf1\u{1b}[2J"
+        ttl       60 s
+        scope     /0: the same answer for every client
+        rcode     NOERROR
+        "#);
     }
 
     #[test]

