@@ -273,3 +273,50 @@ impl Rounder {
         self.runs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(family: Family, ranges: &[(u128, u128, u16)]) -> Vec<(u64, u16)> {
+        let mut rounder = Rounder::new(family);
+        ranges.iter().for_each(|&(first, last, cell)| rounder.add(first, last, cell));
+        rounder.finish().iter().map(|run| (run.units, run.cell)).collect()
+    }
+
+    #[test]
+    fn a_shared_unit_goes_to_whoever_has_most_of_it() {
+        type Case = (&'static [(u128, u128, u16)], &'static [(u64, u16)]);
+        let cases: &[Case] = &[
+            (&[(0x000, 0x0ff, 1), (0x100, 0x3ff, 2)], &[(1, 1), (3, 2)]),
+            (&[(0x100, 0x1ff, 1)], &[(1, 0), (1, 1)]),
+            // Three quarters of the second unit.
+            (&[(0x000, 0x13f, 1), (0x140, 0x2ff, 2)], &[(1, 1), (2, 2)]),
+            // Three in one unit, none with a half.
+            (&[(0x00, 0x5f, 1), (0x60, 0xdf, 2), (0xe0, 0xff, 3)], &[(1, 2)]),
+            // A cell that has it in two parts.
+            (&[(0x00, 0x5f, 1), (0x60, 0x9f, 2), (0xa0, 0xff, 1)], &[(1, 1)]),
+            // A gap is a candidate; on a tie with it the place wins, between places the first.
+            (&[(0x00, 0x7e, 1), (0x200, 0x2ff, 2)], &[(2, 0), (1, 2)]),
+            (&[(0x00, 0x7f, 1)], &[(1, 1)]),
+            (&[(0x00, 0x7f, 1), (0x80, 0xff, 2)], &[(1, 1)]),
+            // Places that cannot be put on the map are a gap.
+            (&[(0x00, 0xff, 0), (0x100, 0x1ff, 1), (0x200, 0x2ff, 0)], &[(1, 0), (1, 1)]),
+            (&[(0xffff_ff00, 0xffff_ffff, 1)], &[(0xff_ffff, 0), (1, 1)]),
+            (&[], &[]),
+        ];
+        for (ranges, expected) in cases {
+            assert_eq!(rounded(Family::V4, ranges), *expected, "{ranges:x?}");
+        }
+        assert_eq!(rounded(Family::V6, &[(u128::MAX >> 1, u128::MAX, 1)]), [((1 << 47), 0), (1 << 47, 1)]);
+    }
+
+    #[test]
+    fn a_mean_place_does_not_break_at_the_date_line() {
+        let mut sum = Sum { country: None, vector: [0.0; 3] };
+        sum.add(Coordinates { latitude: 60.0, longitude: 179.0 }, 1.0);
+        sum.add(Coordinates { latitude: 60.0, longitude: -179.0 }, 1.0);
+        let cell = sum.cell();
+        assert!(cell.longitude.abs() == 18_000 && (cell.latitude - 6_000).abs() < 2, "{cell:?}");
+    }
+}

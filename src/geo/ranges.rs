@@ -202,17 +202,20 @@ impl Joiner {
 mod tests {
     use super::*;
 
-    struct Fixed(std::vec::IntoIter<(u128, u128, u32)>);
+    struct Fixed(Vec<(u128, u128, u32)>);
 
     impl Ranges<u32> for Fixed {
         fn next(&mut self, data: &mut Interner<u32>) -> Result<Option<Range>, GeoError> {
-            Ok(self.0.next().map(|(first, last, value)| Range { first, last, id: data.intern(value) }))
+            Ok(self.0.pop().map(|(first, last, value)| Range { first, last, id: data.intern(value) }))
         }
     }
 
     fn merged(streams: &[&[(u128, u128, u32)]]) -> Vec<(u128, u128, u32, u32)> {
         let mut out = Vec::new();
-        let streams = streams.iter().map(|s| Box::new(Fixed(s.to_vec().into_iter())) as Box<dyn Ranges<u32>>).collect();
+        let streams = streams
+            .iter()
+            .map(|s| Box::new(Fixed(s.iter().rev().copied().collect())) as Box<dyn Ranges<u32>>)
+            .collect();
         merge(streams, &mut |first, last, id, value: &u32| out.push((first, last, id, *value))).unwrap();
         out
     }

@@ -266,7 +266,9 @@ fn read_column(body: &mut Reader<'_>, family: Family, cells: usize) -> Result<Co
     if seen != runs {
         return Err(format!("{runs} runs but {seen} lengths"));
     }
-    if column.runs().any(|(_, _, cell)| usize::from(cell) >= cells) {
+    let cells_used =
+        column.cells_low.iter().zip(&column.cells_high).map(|(&low, &high)| u16::from_le_bytes([low, high]));
+    if cells_used.max().is_some_and(|highest| usize::from(highest) >= cells) {
         return Err("a run with a cell that is not in the table".into());
     }
     Ok(column)
@@ -274,16 +276,19 @@ fn read_column(body: &mut Reader<'_>, family: Family, cells: usize) -> Result<Co
 
 /// `None` when it is cut off or over 63 bits.
 fn take_leb128(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..63).step_by(7) {
+    let (mut number, mut shift) = (0, 0);
+    loop {
         let (&byte, rest) = bytes.split_first()?;
         *bytes = rest;
         number |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
         if byte < 0x80 {
             return Some(number);
         }
+        if shift == 63 {
+            return None;
+        }
     }
-    None
 }
 
 impl Column {

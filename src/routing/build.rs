@@ -269,7 +269,7 @@ struct RangeBuilder<'s, A> {
     ranges: Vec<(A, u32)>,
     run: Option<Entry>, // what the last range got
     rule_of_place: Vec<Option<u16>>,
-    own_ranking: HashMap<(u32, Option<u16>), u32>, // by place and rule
+    own_ranking: Vec<Vec<u32>>, // by rule (none first), then by place; `UNKNOWN` until worked out
     order: Vec<RegionId>,
 }
 
@@ -283,7 +283,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
             ranges: Vec::new(),
             run: None,
             rule_of_place: Vec::new(),
-            own_ranking: HashMap::new(),
+            own_ranking: vec![Vec::new(); spec.rules.len() + 1],
             order: Vec::new(),
         }
     }
@@ -333,14 +333,10 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         let by_place = located.and_then(|(id, _)| self.rule_of_place[id as usize]);
         let rule = by_overlay.into_iter().chain(by_place).min();
         let entry = Entry { rule, ranking: self.ranking(rule, located, tables) };
-        self.run = Some(entry);
-        let id = tables.entry(entry);
-        self.ranges.push((first, id));
-        // Equal neighbours are one range: keep memory flat while millions of networks stream through.
-        if let [.., (_, before), (_, last)] = self.ranges[..]
-            && before == last
-        {
-            self.ranges.pop();
+        // Most ranges are like the one before: they cost no look-up, and memory stays flat while millions stream through.
+        if self.run != Some(entry) {
+            self.run = Some(entry);
+            self.ranges.push((first, tables.entry(entry)));
         }
     }
 
@@ -353,13 +349,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
             return None;
         }
         let estimates_ms = places.estimates_ms(id);
-        let order = &mut self.order;
-        let own = *self.own_ranking.entry((id, rule)).or_insert_with(|| {
-            order.clear();
-            order.extend_from_slice(regions);
-            sort_by_estimate(order, estimates_ms);
-            tables.ranking(order)
-        });
+        let own = self.own_ranking(rule, id, estimates_ms, tables);
         let adopted = match self.run {
             Some(Entry { rule: run_rule, ranking: Some(run) }) if run_rule == rule && run != own => {
                 let cost_ms = adoption_cost_ms(tables.rankings.get(run), estimates_ms);
@@ -369,7 +359,26 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         };
         Some(adopted.unwrap_or(own))
     }
+
+    /// The regions that the rule leaves in the order of the place's own estimates.
+    fn own_ranking(&mut self, rule: Option<u16>, id: u32, estimates_ms: &[f32], tables: &mut Tables) -> u32 {
+        let known = &mut self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)];
+        if known.len() <= id as usize {
+            known.resize(id as usize + 1, UNKNOWN);
+        }
+        let slot = &mut known[id as usize];
+        if *slot == UNKNOWN {
+            self.order.clear();
+            self.order.extend_from_slice(self.spec.regions_under(rule));
+            sort_by_estimate(&mut self.order, estimates_ms);
+            *slot = tables.ranking(&self.order);
+        }
+        *slot
+    }
 }
+
+/// No ranking worked out yet.
+const UNKNOWN: u32 = u32::MAX;
 
 /// Lowest estimate first, ties in file order.
 pub(super) fn sort_by_estimate(regions: &mut [RegionId], estimates_ms: &[f32]) {

@@ -140,7 +140,7 @@ mod tests {
         assert_ne!(hash, key.network_hash("192.0.3.1".parse().unwrap()));
         insta::assert_snapshot!(
             format!("{hash:016x} {:016x} {:?} {}", region_salt("eu"), draw(hash, region_salt("eu"), 3), window(hash)),
-            @""
+            @"a243e0677c32646e d7093ab59a6e6ed3 Some(Draw { neg_log2: 30717472520798208, weight: 3 }) 55"
         );
     }
 

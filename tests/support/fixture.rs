@@ -26,7 +26,7 @@ use isochrone::{
 
 /// A compiled configuration and one core.
 pub struct Fixture {
-    pub world: World,
+    pub world: Arc<World>,
     pub snapshot: Snapshot,
     pub registry: Registry,
     pub core: Core,
@@ -61,6 +61,11 @@ impl Fixture {
         let source = Arc::new(Source { name: "test.toml".into(), text: toml.into() });
         let config = config::parse(source, folder).unwrap_or_else(|report| panic!("{report}"));
         let world = World::compile(config, Path::new("test.toml")).unwrap_or_else(|report| panic!("{report}"));
+        Fixture::of(Arc::new(world))
+    }
+
+    /// Another core over a world that was compiled before: compiling takes its time.
+    pub fn of(world: Arc<World>) -> Fixture {
         let registry = Registry::new();
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let health = HealthView::new(&world.plan, &vec![TargetHealth::UNKNOWN; world.plan.targets.len()]);
