@@ -53,7 +53,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let explanation = match (&args.admin, &args.file.path) {
         (Some(url), _) => ask(args, url.clone())?,
         (None, Some(path)) => offline(args, path)?,
-        (None, None) => wherever(args)?,
+        (None, None) => wherever(args, DEFAULT_ADMIN.parse().expect("the default is a URL"))?,
     };
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&explanation)?))?,
@@ -62,9 +62,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The server on this host, or else the default configuration file.
-fn wherever(args: &ExplainArgs) -> anyhow::Result<Explanation> {
-    let url: AdminUrl = DEFAULT_ADMIN.parse().expect("the default is a URL");
+/// The server at `url`, or else the default configuration file.
+fn wherever(args: &ExplainArgs, url: AdminUrl) -> anyhow::Result<Explanation> {
     match ask(args, url.clone()) {
         Ok(explanation) => {
             eprintln!("asked the server at {url}");
@@ -333,6 +332,21 @@ mod tests {
         scope     /0: the same answer for every client
         rcode     NOERROR
         "#);
+    }
+
+    #[test]
+    fn without_a_server_it_reads_the_default_configuration() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let args = ExplainArgs {
+            name: parse_name("status.geo.example.com").unwrap(),
+            client: None,
+            qtype: explain::parse_qtype("A").unwrap(),
+            admin: None,
+            file: ConfigFile { path: None },
+            json: false,
+        };
+        let told = wherever(&args, gone.to_string().parse().unwrap()).unwrap();
+        assert_eq!(told.answer, ["192.0.2.80"]); // config/isochrone.toml, from the package's folder
     }
 
     #[test]

@@ -108,20 +108,25 @@ pub fn run(args: &DemoArgs, format: LogFormat) -> anyhow::Result<ExitCode> {
     runtime.shutdown_background(); // the stand-ins have nothing to finish
     match served {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(with_flag(error)),
+        Err(error) => Err(with_flag(error, args)),
     }
 }
 
 /// An address that is taken is no fault of a configuration here: the remedy is a flag.
-fn with_flag(error: ServeError) -> anyhow::Error {
+fn with_flag(error: ServeError, args: &DemoArgs) -> anyhow::Error {
+    let next = |address: SocketAddr| SocketAddr::new(address.ip(), address.port().saturating_add(1));
     match error {
         ServeError::Bind(errors) => {
-            let taken = errors.iter().map(|e| format!("{} {}", e.protocol, e.address)).collect::<Vec<_>>().join(", ");
-            let reason = errors.first().map(|e| e.reason.to_string()).unwrap_or_default();
-            anyhow!("cannot listen on {taken}: {reason}; choose another with `--listen 127.0.0.1:5301`")
+            let taken: Vec<String> =
+                errors.iter().map(|e| format!("{} {}: {}", e.protocol, e.address, e.reason)).collect();
+            let remedy = next(args.listen);
+            anyhow!("cannot listen on {}; choose another address, such as `--listen {remedy}`", taken.join(", on "))
         }
         ServeError::BindAdmin { address, reason } => {
-            anyhow!("cannot listen on {address}: {reason}; choose another with `--admin 127.0.0.1:8054`")
+            let remedy = next(address);
+            anyhow!(
+                "cannot listen on {address} for the admin interface: {reason}; choose another address, such as `--admin {remedy}`"
+            )
         }
         error => error.into(),
     }

@@ -29,7 +29,7 @@ pub fn text(stage: &Stage) -> String {
     let dig = format!("dig @{} -p {}", dns.ip(), dns.port());
     let program = program();
     let Site { region: eu, client, address: eu_address, .. } = failing();
-    let mut out = format!("\nThree regions run on this computer; the zone geo.example knows them all.\n\n");
+    let mut out = "\nThree regions run on this computer; the zone geo.example knows them all.\n\n".to_string();
     for Site { region, location, address, client } in &SITES {
         let url = format!("http://{address}:{}/", stage.port);
         out += &format!("  {region}  {url:<24}  stands in for {location} ({})\n", client.city);

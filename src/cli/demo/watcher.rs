@@ -37,9 +37,14 @@ pub async fn watch(admin: SocketAddr) {
     }
 }
 
+/// Says where they go now, and why: what is wrong with where they went before, or else what is right with the new one.
 fn tell(city: &str, before: Option<&str>, told: &Explanation) {
-    let now = told.chosen.as_deref().unwrap_or("none");
-    let before = before.unwrap_or("none");
-    let why = told.candidates.iter().find(|candidate| candidate.region == now).map_or("", |c| c.reason.as_str());
-    tracing::info!("clients in {city}: {before} -> {now} ({why})");
+    let candidate = |region: Option<&str>| told.candidates.iter().find(|c| Some(c.region.as_str()) == region);
+    let now = told.chosen.as_deref();
+    let why = match (candidate(before), candidate(now)) {
+        (Some(left), _) if !left.healthy => format!("{} is {}", left.region, left.reason),
+        (_, Some(taken)) => taken.reason.clone(),
+        _ => "nothing to choose from".into(),
+    };
+    tracing::info!("clients in {city}: {} -> {} ({why})", before.unwrap_or("none"), now.unwrap_or("none"));
 }
