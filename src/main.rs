@@ -1,3 +1,7 @@
 //! The `isochrone` binary; everything lives in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isochrone::cli::main()
+}

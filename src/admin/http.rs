@@ -1,7 +1,469 @@
-//! x
-use std::{net::TcpListener, sync::Arc};
-use tokio::sync::watch;
-/// x
-pub async fn serve(_listener: TcpListener, _operations: Arc<dyn super::Operations>, mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|s| *s).await;
+//! The admin interface over HTTP: paths to [`Operations`], errors as JSON, and who may ask. Knows nothing of how connections
+//! are held.
+
+use std::{
+    net::{IpAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Semaphore, watch},
+    task,
+    time::timeout,
+};
+
+use super::{
+    Operations,
+    connections::{self, Limits},
+};
+use crate::{
+    answer::explain::{self, parse_client, parse_qtype},
+    telemetry::metrics,
+    wire::Name,
+};
+
+/// Largest request body. Nothing reads one in this version; what is larger than any change could be is refused.
+const BODY_BYTES_MAX: u64 = 16 << 10;
+/// A request that is not answered after so long gets an error instead.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Explanations at a time: each may read location files, and as many copies of them as this are held.
+const EXPLAINING_MAX: usize = 2;
+/// Other requests that work at a time.
+const READING_MAX: usize = 4;
+
+/// Serves the admin interface on a non-blocking listener until `stop` holds true or its sender is gone.
+pub async fn serve(listener: TcpListener, operations: Arc<dyn Operations>, mut stop: watch::Receiver<bool>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin interface could not start"),
+    };
+    let stopped = async {
+        let _sender_gone_means_the_same = stop.wait_for(|stop| *stop).await;
+    };
+    connections::serve(listener, router(operations), Limits::default(), stopped).await;
+}
+
+/// All paths of the interface.
+pub fn router(operations: Arc<dyn Operations>) -> Router {
+    let admin = Admin {
+        operations,
+        explaining: Arc::new(Semaphore::new(EXPLAINING_MAX)),
+        reading: Arc::new(Semaphore::new(READING_MAX)),
+    };
+    Router::new()
+        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/explain", get(explanation))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(guard))
+        .with_state(admin)
+}
+
+/// An error as every path tells it: a status and `{"error": "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// 4xx, or 503.
+    pub status: StatusCode,
+    /// What is wrong and what to do next.
+    pub error: String,
+}
+
+impl Refusal {
+    /// A refusal with this status.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Refusal { status, error: error.into() }
+    }
+}
+
+/// What a refusal's body holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what to do next.
+    pub error: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorBody { error: self.error })).into_response()
+    }
+}
+
+/// What every request passes: a foreign page may change nothing, no body is large, no answer takes for ever, and no answer is
+/// kept, framed or taken for another type.
+pub async fn guard(request: Request, next: Next) -> Response {
+    let mut response = match refuse(request.method(), request.headers()) {
+        Some(refusal) => refusal.into_response(),
+        None => match timeout(REQUEST_WITHIN, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not answered within {} s; the server is busy, ask again", REQUEST_WITHIN.as_secs()),
+            )
+            .into_response(),
+        },
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn refuse(method: &Method, headers: &HeaderMap) -> Option<Refusal> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > BODY_BYTES_MAX) {
+        let error = format!("the body is too large; at most {BODY_BYTES_MAX} bytes are read");
+        return Some(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error));
+    }
+    let changes = !matches!(*method, Method::GET | Method::HEAD);
+    if changes && is_foreign(headers) {
+        let error = "requests of foreign web pages are refused; send this one without an Origin header";
+        return Some(Refusal::new(StatusCode::FORBIDDEN, error));
+    }
+    None
+}
+
+/// A web page of another host sent this. A page whose own name was made to point here (DNS rebinding) names itself in both
+/// headers, so that a host which is neither an address nor `localhost` is not believed.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let authority = |uri: &HeaderValue| uri.to_str().ok()?.parse::<Uri>().ok()?.authority().cloned();
+    let (Some(origin), Some(host)) = (authority(origin), headers.get(header::HOST).and_then(authority)) else {
+        return true;
+    };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    let is_own_name = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    origin != host || !is_own_name
+}
+
+#[derive(Clone)]
+struct Admin {
+    operations: Arc<dyn Operations>,
+    explaining: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+}
+
+impl Admin {
+    /// Works on a thread that may block. The place among `places` is kept until the work ends, even where nobody waits for
+    /// it any more.
+    async fn work<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        work: impl FnOnce(&dyn Operations) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let operations = self.operations.clone();
+        let working = task::spawn_blocking(move || {
+            let done = work(&*operations);
+            drop(place);
+            done
+        });
+        working.await.map_err(|_| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not work this out; its log tells why")
+        })
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    if admin.operations.is_ready() {
+        return "ready".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "first probe round under way").into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Refusal> {
+    let text = admin.work(&admin.reading, |operations| operations.metrics()).await?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn status(State(admin): State<Admin>) -> Result<Response, Refusal> {
+    Ok(Json(admin.work(&admin.reading, |operations| operations.status()).await?).into_response())
+}
+
+/// The question part of `/api/v1/explain`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ExplainQuery {
+    name: String,
+    client: String,
+    #[serde(rename = "type")]
+    qtype: String,
+}
+
+async fn explanation(
+    State(admin): State<Admin>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let bad = |error: String| Refusal::new(StatusCode::BAD_REQUEST, error);
+    let Query(query) = query.map_err(|rejection| bad(format!("{}; {EXPLAIN_USAGE}", rejection.body_text())))?;
+    let request = explain_request(&query).map_err(bad)?;
+    Ok(Json(admin.work(&admin.explaining, move |operations| operations.explain(&request)).await?).into_response())
+}
+
+const EXPLAIN_USAGE: &str = "ask like this: /api/v1/explain?name=www.example.com&client=203.0.113.0/24&type=A";
+
+/// What an empty or missing `client` and `type` mean: nobody in particular, and A.
+fn explain_request(query: &ExplainQuery) -> Result<explain::Request, String> {
+    if query.name.is_empty() {
+        return Err(format!("`name` is missing; {EXPLAIN_USAGE}"));
+    }
+    let name = Name::parse(&query.name, &Name::root())
+        .map_err(|error| format!("`{}` is no domain name: {error}", query.name))?;
+    let client = (!query.client.is_empty()).then(|| parse_client(&query.client)).transpose()?;
+    let qtype = parse_qtype(if query.qtype.is_empty() { "A" } else { &query.qtype })?;
+    Ok(explain::Request { name, qtype, client })
+}
+
+async fn unknown_path(uri: Uri) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("nothing is at {}; see / for what there is", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+    let error = format!("{} takes GET, not {method}", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::body::{Body, to_bytes};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        admin::status::{LocationData, Queries, Reload, Status},
+        answer::explain::{ClientView, Explanation},
+    };
+
+    #[derive(Default)]
+    struct Scripted {
+        ready: AtomicBool,
+    }
+
+    impl Operations for Scripted {
+        fn is_ready(&self) -> bool {
+            self.ready.load(Ordering::Relaxed)
+        }
+
+        fn metrics(&self) -> String {
+            "isochrone_up 1\n# EOF\n".into()
+        }
+
+        fn status(&self) -> Status {
+            Status {
+                version: "1.2.3".into(),
+                ready: self.is_ready(),
+                uptime_s: 7,
+                generation: 1,
+                config: "a.toml".into(),
+                identity: String::new(),
+                listen: vec!["127.0.0.1:5300".into()],
+                location_data: LocationData { source: "x".into(), built: 0, networks_v4: 1, networks_v6: 1 },
+                reload: Reload::default(),
+                regions: Vec::new(),
+                zones: Vec::new(),
+                queries: Queries::default(),
+            }
+        }
+
+        fn explain(&self, request: &explain::Request) -> Explanation {
+            let client = request.client.map_or_else(|| "none".to_string(), |client| client.to_string());
+            assert_ne!(client, "203.0.113.0/24", "a question that makes the server stumble");
+            Explanation {
+                name: request.name.to_string(),
+                qtype: request.qtype.to_string(),
+                client: ClientView {
+                    address: String::new(),
+                    prefix: client,
+                    country: None,
+                    asn: None,
+                    latitude: None,
+                    longitude: None,
+                    source: "none".into(),
+                },
+                zone: None,
+                route: None,
+                rule: None,
+                policy: None,
+                candidates: Vec::new(),
+                chosen: None,
+                answer: Vec::new(),
+                ttl: None,
+                scope: None,
+                rcode: "REFUSED".into(),
+            }
+        }
+    }
+
+    fn ready() -> Router {
+        router(Arc::new(Scripted { ready: AtomicBool::new(true) }))
+    }
+
+    async fn ask(router: Router, request: Request) -> (StatusCode, String, HeaderMap) {
+        let response = router.oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap(), headers)
+    }
+
+    async fn get(router: Router, path: &str) -> (StatusCode, String, HeaderMap) {
+        ask(router, Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    fn error_in(body: &str) -> String {
+        serde_json::from_str::<ErrorBody>(body).unwrap_or_else(|error| panic!("{error}: {body}")).error
+    }
+
+    #[tokio::test]
+    async fn it_is_alive_before_it_is_ready() {
+        let operations = Arc::new(Scripted::default());
+        let router = router(operations.clone());
+        assert_eq!(get(router.clone(), "/livez").await.0, StatusCode::OK);
+        let (status, body, _) = get(router.clone(), "/readyz").await;
+        assert_eq!((status.as_u16(), body.as_str()), (503, "first probe round under way"));
+        operations.ready.store(true, Ordering::Relaxed);
+        let (status, body, _) = get(router, "/readyz").await;
+        assert_eq!((status.as_u16(), body.as_str()), (200, "ready"));
+    }
+
+    #[tokio::test]
+    async fn every_path_has_its_type_and_is_never_kept() {
+        for (path, content_type, part) in [
+            ("/", "text/html; charset=utf-8", "IP Geolocation by DB-IP"),
+            ("/livez", "text/plain; charset=utf-8", "ok"),
+            ("/metrics", metrics::CONTENT_TYPE, "# EOF"),
+            ("/api/v1/status", "application/json", "\"uptime_s\":7"),
+            ("/api/v1/explain?name=a.example", "application/json", "\"name\":\"a.example.\""),
+        ] {
+            let (status, body, headers) = get(ready(), path).await;
+            assert_eq!(status, StatusCode::OK, "{path}");
+            assert_eq!(headers[header::CONTENT_TYPE], content_type, "{path}");
+            assert_eq!(headers[header::CACHE_CONTROL], "no-store", "{path}");
+            assert!(body.contains(part), "{path}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn explain_takes_names_clients_and_types_as_people_write_them() {
+        for (question, name, prefix, qtype) in [
+            ("name=App.Example", "app.example.", "none", "1"),
+            ("name=app.example.&client=&type=", "app.example.", "none", "1"),
+            ("name=app.example&client=192.0.2.7&type=aaaa", "app.example.", "192.0.2.7/32", "28"),
+            ("name=app.example&client=2001:db8::7%2F32&type=TYPE65", "app.example.", "2001:db8::/32", "65"),
+        ] {
+            let (status, body, _) = get(ready(), &format!("/api/v1/explain?{question}")).await;
+            assert_eq!(status, StatusCode::OK, "{question}: {body}");
+            let told: Explanation = serde_json::from_str(&body).unwrap();
+            assert_eq!((&*told.name, &*told.client.prefix, &*told.qtype), (name, prefix, qtype), "{question}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_questions_are_told_what_to_ask_instead() {
+        for (question, part) in [
+            ("", "`name` is missing; ask like this: /api/v1/explain?name="),
+            ("?name=a..b", "`a..b` is no domain name: empty label"),
+            ("?name=a&client=nowhere", "`nowhere` is no client address; write an address like 203.0.113.7"),
+            ("?name=a&type=B0", "`B0` is no record type; write A, AAAA, CNAME or TYPEnnn"),
+            ("?name=a&clinet=192.0.2.1", "unknown field `clinet`"),
+        ] {
+            let (status, body, headers) = get(ready(), &format!("/api/v1/explain{question}")).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{question}");
+            assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+            assert!(error_in(&body).contains(part), "{question}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_the_next_question_is_answered() {
+        let router = ready();
+        for _ in 0..2 * EXPLAINING_MAX {
+            let (status, body, _) = get(router.clone(), "/api/v1/explain?name=a&client=203.0.113.0/24").await;
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(error_in(&body).contains("its log tells why"));
+        }
+        assert_eq!(get(router, "/api/v1/explain?name=a").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_and_wrong_methods_are_told_in_json() {
+        let (status, body, _) = get(ready(), "/nowhere").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(error_in(&body), "nothing is at /nowhere; see / for what there is");
+        for (path, expected) in [("/api/v1/regions/eu/force", 404), ("/api/v1/status", 405), ("/metrics", 405)] {
+            let (status, body, _) = ask(ready(), Request::post(path).body(Body::empty()).unwrap()).await;
+            assert_eq!(status, expected, "{path}");
+            error_in(&body);
+        }
+    }
+
+    #[tokio::test]
+    async fn foreign_pages_may_change_nothing() {
+        for (origin, host, is_refused) in [
+            (None, "localhost:8053", false),
+            (Some("http://localhost:8053"), "localhost:8053", false),
+            (Some("http://127.0.0.1:8053"), "127.0.0.1:8053", false),
+            (Some("http://[::1]:8053"), "[::1]:8053", false),
+            (Some("http://localhost:3000"), "localhost:8053", true),
+            (Some("https://evil.example"), "localhost:8053", true),
+            (Some("http://evil.example:8053"), "evil.example:8053", true),
+            (Some("null"), "localhost:8053", true),
+        ] {
+            let mut request = Request::post("/api/v1/status").header(header::HOST, host);
+            if let Some(origin) = origin {
+                request = request.header(header::ORIGIN, origin);
+            }
+            let (status, body, _) = ask(ready(), request.body(Body::empty()).unwrap()).await;
+            assert_eq!(status.as_u16(), if is_refused { 403 } else { 405 }, "{origin:?} at {host}: {body}");
+            error_in(&body);
+        }
+        let read = Request::get("/api/v1/status").header(header::ORIGIN, "https://evil.example");
+        assert_eq!(ask(ready(), read.body(Body::empty()).unwrap()).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_refused_unread() {
+        let request = Request::post("/api/v1/status").header(header::CONTENT_LENGTH, BODY_BYTES_MAX + 1);
+        let (status, body, _) = ask(ready(), request.body(Body::empty()).unwrap()).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        error_in(&body);
+    }
+
+    #[tokio::test]
+    async fn it_is_served_on_a_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, Arc::new(Scripted::default()), stopped));
+        let client = reqwest_client();
+        let response = client.get(format!("http://{address}/livez")).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "ok");
+        stop.send_replace(true);
+        timeout(Duration::from_secs(20), server).await.expect("it ends").unwrap();
+    }
+
+    fn reqwest_client() -> reqwest::Client {
+        let tls = crate::health::probe::tls::TlsModes::new(crate::health::probe::tls::TrustedRoots::Host);
+        reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls.unverified()).build().unwrap()
+    }
 }

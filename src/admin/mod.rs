@@ -1,5 +1,6 @@
 //! HTTP for operators: metrics, status, explain. Knows nothing of the wire format, and of the server only [`Operations`].
 
+pub mod connections;
 pub mod http;
 pub mod status;
 

@@ -58,6 +58,9 @@ pub struct World<'w> {
     pub now_s: u64,
 }
 
+/// The reason of a candidate that is not ranked, because the rule that matched does not allow it.
+pub const LEFT_OUT: &str = "left out by the rule";
+
 /// Why a client gets the answer that it gets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -316,7 +319,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
             let has_family = pool.is_some_and(|pool| policy::pool(plan, pool).size(family) > 0);
             let is_chosen = matches!(decision.outcome, Outcome::Region { region: chosen, .. } if chosen == *region);
             let reason = match decision.outcome {
-                _ if !ranked.contains(region) => "left out by the rule".to_string(),
+                _ if !ranked.contains(region) => LEFT_OUT.to_string(),
                 _ if !has_family => format!("no {} endpoint", if family == Family::V4 { "IPv4" } else { "IPv6" }),
                 Outcome::Region { reason, .. } if is_chosen => chosen_because(reason, decision.ranked_by).to_string(),
                 _ if !usable => format!("down: {}", trouble.unwrap_or_else(|| "too few endpoints are up".into())),

@@ -1,1 +1,171 @@
-//! The command line: one file a command.
+//! The command line: one file a command. Knows nothing of the DNS wire format.
+
+mod check;
+mod delegation;
+mod demo;
+mod explain;
+mod geo;
+mod probe;
+mod remote;
+mod serve;
+mod status;
+mod table;
+mod terminal;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::{self, Report},
+    health::install_crypto_provider,
+    server::ServeError,
+    telemetry::logs::LogFormat,
+};
+
+/// Exit status of a configuration that cannot be used (clap's own of wrong usage).
+const BAD_CONFIGURATION: u8 = 2;
+/// Exit status of everything else that went wrong, and of a check that failed.
+const FAILED: u8 = 1;
+
+/// Runs the program on its arguments.
+pub fn main() -> ExitCode {
+    install_crypto_provider();
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Serve(args) => serve::run(args, cli.log_format.into()),
+        Command::Demo(args) => demo::run(args, cli.log_format.into()),
+        Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Probe(args) => probe::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Delegation(args) => delegation::run(args),
+        Command::Geo(args) => geo::run(args),
+    };
+    done.unwrap_or_else(|error| tell(&error))
+}
+
+/// DNS server that answers each client with the region nearest in milliseconds and healthy now
+#[derive(Debug, Parser)]
+#[command(
+    name = "isochrone",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Try it:  isochrone demo\nRun it:  isochrone check && isochrone serve"
+)]
+struct Cli {
+    /// Shape of the log lines that serve and demo write to stderr (RUST_LOG=debug tells more)
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    log_format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(ConfigArgs),
+    Demo(demo::DemoArgs),
+    Check(CheckArgs),
+    Explain(explain::ExplainArgs),
+    Probe(probe::ProbeArgs),
+    Status(status::StatusArgs),
+    Delegation(delegation::DelegationArgs),
+    Geo(geo::GeoArgs),
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        }
+    }
+}
+
+/// Run the server until SIGTERM; SIGHUP reloads
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isochrone serve --config /etc/isochrone/isochrone.toml")]
+struct ConfigArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Tell every error in a configuration and in the files that it names; start nothing
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isochrone check --config new.toml && mv new.toml isochrone.toml")]
+struct CheckArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Configuration file [default: config/isochrone.toml, else /etc/isochrone/isochrone.toml]
+    #[arg(long = "config", value_name = "FILE")]
+    path: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// The file that is named, or the first of the default ones that exists.
+    fn path(&self) -> Result<PathBuf, Report> {
+        self.path.clone().map_or_else(config::default_path, Ok)
+    }
+}
+
+/// Prints what went wrong and says with which status to end.
+fn tell(error: &anyhow::Error) -> ExitCode {
+    let report = match error.downcast_ref::<ServeError>() {
+        Some(ServeError::Config(report)) => Some(report),
+        _ => error.downcast_ref::<Report>(),
+    };
+    match report {
+        Some(report) => {
+            eprintln!("{}", report.render(terminal::Palette::of_stderr().is_on()));
+            ExitCode::from(BAD_CONFIGURATION)
+        }
+        None => {
+            eprintln!("{} {error:#}", terminal::Palette::of_stderr().paint(terminal::Tone::Bad, "error:"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound_and_each_command_has_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            for command in std::iter::once(command).chain(command.get_subcommands()) {
+                let help = command.clone().render_help().to_string();
+                let is_group = command.get_subcommands().next().is_some();
+                assert!(is_group || help.contains("Example:\n  isochrone "), "{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_format_stands_before_or_after_the_command() {
+        for arguments in
+            [["isochrone", "--log-format", "json", "serve"], ["isochrone", "serve", "--log-format", "json"]]
+        {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert!(matches!(cli.log_format, Format::Json), "{arguments:?}");
+        }
+    }
+}

@@ -126,8 +126,12 @@ impl World {
     /// Explains an answer without a running server: nothing has been probed, so every endpoint counts as up.
     pub fn explain(&self, request: &explain::Request) -> Explanation {
         let health = HealthView::new(&self.plan, &vec![TargetHealth::UNKNOWN; self.plan.targets.len()]);
-        let snapshot =
-            self.snapshot(0, Arc::new(health), Arc::new(AnswerKeys::new(Vec::new())), CookieSecrets::default());
+        let snapshot = self.snapshot(
+            0,
+            Arc::new(health),
+            Arc::new(AnswerKeys::new(self.plan.answer_labels(&self.config))),
+            CookieSecrets::default(),
+        );
         self.explain_with(&snapshot, &|_| None, request)
     }
 

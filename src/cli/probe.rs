@@ -1,0 +1,199 @@
+//! `isochrone probe`: every check once, now, from here.
+
+use std::{collections::HashSet, process::ExitCode, sync::Arc};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    ConfigFile, FAILED,
+    table::{Align, Cell, Table},
+    terminal::{Palette, Tone, print},
+};
+use crate::{
+    health::{NetProbe, ProbeError, ProbeResult, probe_once},
+    server::World,
+};
+
+/// Run each check once and tell what came of it; exit status 1 when one fails
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isochrone probe --config isochrone.toml")]
+pub struct ProbeArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came of probing one endpoint of a region.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Row {
+    region: String,
+    endpoint: String,
+    /// `None`: nothing to probe it with.
+    check: Option<String>,
+    verdict: Verdict,
+    connect_ms: Option<f64>,
+    tls_ms: Option<f64>,
+    total_ms: Option<f64>,
+    status: Option<u16>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    Up,
+    Down,
+    /// This host could not probe.
+    Unknown,
+    /// No check: counts as up.
+    Unchecked,
+}
+
+impl Verdict {
+    fn shown(self) -> (&'static str, Tone) {
+        match self {
+            Verdict::Up => ("up", Tone::Good),
+            Verdict::Down => ("down", Tone::Bad),
+            Verdict::Unknown => ("unknown", Tone::Warn),
+            Verdict::Unchecked => ("unchecked", Tone::Dim),
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        matches!(self, Verdict::Down | Verdict::Unknown)
+    }
+}
+
+/// Probes once.
+pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
+    let world = World::load(&args.file.path()?)?;
+    crate::sys::limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let results = runtime.block_on(probe_once(world.targets(), Arc::new(NetProbe::default())));
+    runtime.shutdown_background(); // a name that the system is still resolving holds up nobody
+    let rows = rows(&world, &results);
+    match args.json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?,
+        false => print(&shown(&rows, Palette::of_stdout()))?,
+    }
+    let has_failed = rows.iter().any(|row| row.verdict.is_failure());
+    Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Each region's endpoints with their checks, once each, regions in file order.
+fn rows(world: &World, results: &[ProbeResult]) -> Vec<Row> {
+    let mut pools: Vec<_> = world.plan.pools.iter().collect();
+    pools.sort_by_key(|pool| pool.region); // stable: otherwise as in the file
+    let mut seen = HashSet::new();
+    let mut rows = Vec::new();
+    for pool in pools {
+        let check = pool.check.as_ref().map(|check| check.name.clone());
+        for member in &pool.members {
+            if !seen.insert((pool.region, member.endpoint.clone(), check.clone())) {
+                continue;
+            }
+            let result = member.target.map(|target| &results[world.targets().ids()[target].index()]);
+            let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+            rows.push(Row {
+                region: world.config.regions[pool.region.index()].name.clone(),
+                endpoint: member.endpoint.to_string(),
+                check: check.clone(),
+                verdict: verdict(result),
+                connect_ms: result.and_then(|result| result.connect).map(ms),
+                tls_ms: result.and_then(|result| result.tls).map(ms),
+                total_ms: result.map(|result| ms(result.total)),
+                status: result.and_then(|result| result.status),
+                error: result.and_then(|result| result.outcome.as_ref().err()).map(ProbeError::to_string),
+            });
+        }
+    }
+    rows
+}
+
+fn verdict(result: Option<&ProbeResult>) -> Verdict {
+    match result.map(|result| &result.outcome) {
+        None => Verdict::Unchecked,
+        Some(Ok(())) => Verdict::Up,
+        Some(Err(error)) if error.is_inconclusive() => Verdict::Unknown,
+        Some(Err(_)) => Verdict::Down,
+    }
+}
+
+fn shown(rows: &[Row], palette: Palette) -> String {
+    if rows.is_empty() {
+        return "nothing to probe: no zone has a route\n".into();
+    }
+    let mut table = Table::new(&[
+        ("REGION", Align::Left),
+        ("ENDPOINT", Align::Left),
+        ("CHECK", Align::Left),
+        ("VERDICT", Align::Left),
+        ("CONNECT MS", Align::Right),
+        ("TOTAL MS", Align::Right),
+        ("ERROR", Align::Left),
+    ]);
+    for row in rows {
+        let (word, tone) = row.verdict.shown();
+        table.row([
+            row.region.as_str().into(),
+            row.endpoint.as_str().into(),
+            Cell::optional(row.check.as_ref()),
+            Cell::new(word, tone),
+            Cell::ms(row.connect_ms),
+            Cell::ms(row.total_ms),
+            row.error.as_deref().unwrap_or_default().into(),
+        ]);
+    }
+    table.render(palette)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(region: &str, verdict: Verdict, connect_ms: Option<f64>, error: Option<&str>) -> Row {
+        Row {
+            region: region.into(),
+            endpoint: "192.0.2.10".into(),
+            check: (verdict != Verdict::Unchecked).then(|| "web".into()),
+            verdict,
+            connect_ms,
+            tls_ms: None,
+            total_ms: connect_ms.map(|ms| ms * 2.0),
+            status: connect_ms.map(|_| 200),
+            error: error.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn the_table_tells_what_failed_and_why() {
+        let rows = [
+            row("us", Verdict::Up, Some(12.34), None),
+            row("europe", Verdict::Down, None, Some("connection refused")),
+            row("ap", Verdict::Unknown, None, Some("this host could not probe")),
+            row("sa", Verdict::Unchecked, None, None),
+        ];
+        insta::assert_snapshot!(shown(&rows, Palette::none()), @r"
+        REGION  ENDPOINT    CHECK  VERDICT    CONNECT MS  TOTAL MS  ERROR
+        us      192.0.2.10  web    up               12.3      24.7
+        europe  192.0.2.10  web    down                -         -  connection refused
+        ap      192.0.2.10  web    unknown             -         -  this host could not probe
+        sa      192.0.2.10  -      unchecked           -         -
+        ");
+        assert_eq!(rows.map(|row| row.verdict.is_failure()), [false, true, true, false]);
+    }
+
+    #[test]
+    fn the_json_has_stable_names() {
+        let json =
+            serde_json::to_string(&row("us", Verdict::Down, Some(1.5), Some("status 500 is not expected"))).unwrap();
+        assert_eq!(
+            json,
+            "{\"region\":\"us\",\"endpoint\":\"192.0.2.10\",\"check\":\"web\",\"verdict\":\"down\",\"connect_ms\":1.5,\
+             \"tls_ms\":null,\"total_ms\":3.0,\"status\":200,\"error\":\"status 500 is not expected\"}"
+        );
+    }
+}

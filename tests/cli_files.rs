@@ -1,0 +1,209 @@
+//! Commands that read files and end: what they print, where, and with which exit status.
+
+#[path = "support/program.rs"]
+mod program;
+
+use std::net::{SocketAddr, TcpListener};
+
+use program::{Done, Folder};
+use serde_json::Value;
+
+/// Two regions under a check of `port` on loopback.
+fn config(port: u16) -> String {
+    format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0"]
+[admin]
+listen = "127.0.0.1:0"
+[checks.up]
+type = "tcp"
+port = {port}
+[regions.us]
+location = "aws:us-east-1"
+endpoints = ["127.0.0.1"]
+check = "up"
+[regions.eu]
+location = "aws:eu-west-1"
+endpoints = ["127.0.0.2"]
+check = "up"
+[zones."geo.example.com"]
+nameservers = ["ns1.geo.example.com.", "ns2.example.net."]
+addresses = {{ ns1 = ["192.0.2.53"] }}
+[zones."geo.example.com".routes."*.app"]
+policy = "failover"
+"#
+    )
+}
+
+const BROKEN: &str = "[regions.us]\nlocation = \"Atlantis\"\nendpionts = [\"192.0.2.1\"]\n";
+
+#[track_caller]
+fn expect(done: &Done, code: i32, stdout: &str, stderr: &str) {
+    assert_eq!(done.code, Some(code), "{done:#?}");
+    for (stream, text, part) in [("stdout", &done.stdout, stdout), ("stderr", &done.stderr, stderr)] {
+        if part.is_empty() {
+            assert_eq!(text, "", "{stream}: {done:#?}");
+        } else {
+            assert!(text.contains(part), "{part:?} is not on {stream}: {done:#?}");
+        }
+        assert!(!text.contains('\x1b'), "no colours where no terminal is: {done:#?}");
+    }
+}
+
+#[test]
+fn check_says_what_a_sound_file_holds() {
+    let folder = Folder::with_config(&config(80));
+    let done = folder.run(&["check", "--config", "isochrone.toml"]);
+    expect(&done, 0, "ok: 2 regions, 1 zone, 1 route\n", "");
+}
+
+#[test]
+fn check_and_serve_tell_every_error_and_end_with_2() {
+    let folder = Folder::with_config(BROKEN);
+    for command in ["check", "serve", "probe", "delegation"] {
+        let zone: &[&str] = if command == "delegation" { &["geo.example.com"] } else { &[] };
+        let done = folder.run(&[&[command, "--config", "isochrone.toml"], zone].concat());
+        expect(&done, 2, "", "unknown location `Atlantis`");
+        expect(&done, 2, "", "--> isochrone.toml:3:1");
+        expect(&done, 2, "", " errors in isochrone.toml\n");
+    }
+}
+
+#[test]
+fn without_any_configuration_they_say_where_it_was_looked_for() {
+    let folder = Folder::new();
+    let done = folder.run(&["check", "--config", "none.toml"]);
+    expect(&done, 2, "", "the configuration file `none.toml`");
+    if !std::path::Path::new("/etc/isochrone/isochrone.toml").exists() {
+        expect(
+            &folder.run(&["check"]),
+            2,
+            "",
+            "found neither `config/isochrone.toml` nor `/etc/isochrone/isochrone.toml`",
+        );
+    }
+}
+
+#[test]
+fn the_default_configuration_is_found() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path().join("config")).unwrap();
+    folder.write("config/isochrone.toml", &config(80));
+    expect(&folder.run(&["check"]), 0, "ok: 2 regions", "");
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_right() {
+    let folder = Folder::new();
+    for (arguments, part) in [
+        (&["dance"][..], "unrecognized subcommand 'dance'"),
+        (&["check", "--confg", "x"], "a similar argument exists: '--config'"),
+        (&["explain", "a..b"], "empty label; write single dots between labels"),
+        (
+            &["explain", "a.example", "--client", "home"],
+            "`home` is no client address; write an address like 203.0.113.7",
+        ),
+        (&["explain", "a.example", "--type", "B0"], "`B0` is no record type"),
+        (&["explain", "a.example", "--config", "x", "--admin", "http://127.0.0.1:1"], "cannot be used with"),
+        (
+            &["status", "--admin", "ftp://127.0.0.1"],
+            "`ftp` is neither http nor https; write it like http://127.0.0.1:8053",
+        ),
+        (&["delegation"], "<ZONE>"),
+        (&["geo", "compile", "--input", "x.mmdb"], "--output <FILE>"),
+        (&["serve", "--log-format", "xml"], "[possible values: text, json]"),
+    ] {
+        expect(&folder.run(arguments), 2, "", part);
+    }
+}
+
+#[test]
+fn addresses_that_are_taken_end_serve_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _holder = TcpListener::bind(taken).unwrap();
+    for (key, what) in [
+        ("[server]\nlisten = [\"127.0.0.1:0\"]", "cannot listen on TCP"),
+        ("[admin]\nlisten = \"127.0.0.1:0\"", "cannot listen on"),
+    ] {
+        let text = config(80).replace(key, &key.replace("127.0.0.1:0", &taken.to_string()));
+        let folder = Folder::with_config(&text);
+        let done = folder.run(&["serve", "--config", "isochrone.toml"]);
+        expect(&done, 1, "", &format!("error: {what} {taken}"));
+    }
+}
+
+#[test]
+fn explain_tells_offline_what_every_endpoint_up_would_mean() {
+    let folder = Folder::with_config(&config(80));
+    let question = ["explain", "www.app.geo.example.com", "--config", "isochrone.toml", "--client", "203.0.113.0/24"];
+    let done = folder.run(&question);
+    expect(&done, 0, "chosen    us\nanswer    127.0.0.1\n", "explained from isochrone.toml; nothing was probed");
+    let done = folder.run(&[&question[..], &["--json", "--type", "aaaa"]].concat());
+    let told: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((&told["type"], &told["answer"]), (&"AAAA".into(), &Value::Array(Vec::new())), "{told}");
+}
+
+#[test]
+fn delegation_gives_the_records_and_names_the_zones_that_there_are() {
+    let folder = Folder::with_config(&config(80));
+    let done = folder.run(&["delegation", "GEO.example.com", "--config", "isochrone.toml"]);
+    let records: Vec<&str> = done.stdout.lines().filter(|line| !line.is_empty() && !line.starts_with(';')).collect();
+    assert_eq!(
+        records,
+        [
+            "geo.example.com.      3600  IN  NS    ns1.geo.example.com.",
+            "geo.example.com.      3600  IN  NS    ns2.example.net.",
+            "ns1.geo.example.com.  3600  IN  A     192.0.2.53",
+        ],
+        "{done:#?}"
+    );
+    expect(&done, 0, "; WARNING: 192.0.2.53 is not an address of the public Internet.", "");
+    let done = folder.run(&["delegation", "example.org", "--config", "isochrone.toml"]);
+    expect(&done, 1, "", "error: isochrone.toml has no zone `example.org.`; its zones are\n  geo.example.com.\n");
+}
+
+#[test]
+fn probe_tells_what_is_up_and_fails_when_anything_is_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let folder = Folder::with_config(&config(port));
+    let done = folder.run(&["probe", "--config", "isochrone.toml"]);
+    expect(&done, 1, "REGION  ENDPOINT   CHECK  VERDICT  CONNECT MS  TOTAL MS  ERROR\n", "");
+    expect(&done, 1, "connection refused\n", "");
+    let rows: Value =
+        serde_json::from_str(&folder.run(&["probe", "--config", "isochrone.toml", "--json"]).stdout).unwrap();
+    let told: Vec<_> =
+        rows.as_array().unwrap().iter().map(|row| (&row["region"], &row["verdict"], &row["error"])).collect();
+    let refused = Value::from("connection refused");
+    assert_eq!(told, [(&"us".into(), &"up".into(), &Value::Null), (&"eu".into(), &"down".into(), &refused)]);
+
+    let _second = TcpListener::bind(SocketAddr::from(([127, 0, 0, 2], port))).unwrap();
+    expect(&folder.run(&["probe", "--config", "isochrone.toml"]), 0, "eu      127.0.0.2  up     up", "");
+}
+
+#[test]
+fn status_without_a_server_fails_and_says_what_to_do() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let done = Folder::new().run(&["status", "--admin", &gone.to_string()]);
+    let message = format!("error: no server at http://{gone} (Connection refused (os error 111)); start one with");
+    expect(&done, 1, "", &message);
+}
+
+#[test]
+fn geo_compile_refuses_what_is_no_city_database() {
+    let folder = Folder::new();
+    folder.write("text.mmdb", "not a database");
+    for (input, part) in
+        [("none.mmdb", "none.mmdb"), ("text.mmdb", "text.mmdb is damaged, cut short or not a location database")]
+    {
+        let done = folder.run(&["geo", "compile", "--input", input, "--output", "out.table"]);
+        expect(&done, 1, "", part);
+        assert!(!folder.path().join("out.table").exists());
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    assert_eq!(Folder::new().run_unread(&["demo", "--print-config"]).code(), Some(0));
+}
