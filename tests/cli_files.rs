@@ -1,5 +1,7 @@
 //! Commands that read files and end: what they print, where, and with which exit status.
 
+#[path = "support/mmdb.rs"]
+mod mmdb;
 #[path = "support/program.rs"]
 mod program;
 
@@ -200,6 +202,28 @@ fn geo_compile_refuses_what_is_no_city_database() {
         let done = folder.run(&["geo", "compile", "--input", input, "--output", "out.table"]);
         expect(&done, 1, "", part);
         assert!(!folder.path().join("out.table").exists());
+    }
+}
+
+#[test]
+fn geo_compile_makes_a_table_that_a_server_can_use() {
+    let mut cities = mmdb::Writer::new(4, 28);
+    cities.put("1.2.3.0/24", &mmdb::flat("US", 39.0, -77.5));
+    cities.put("1.2.4.0/24", &mmdb::flat("IE", 53.3, -6.3));
+    let folder = Folder::with_config(
+        &config(80)
+            .replace("[checks.up]", "[geo]\ndatabase = \"places.table\"\n[checks.up]")
+            .replace("policy = \"failover\"", "policy = \"latency\""),
+    );
+    std::fs::write(folder.path().join("cities.mmdb"), cities.finish()).unwrap();
+    let done = folder.run(&["geo", "compile", "--input", "cities.mmdb", "--output", "places.table"]);
+    expect(&done, 0, "places.table: ", "");
+    expect(&done, 0, " bytes, 2 cells, ", "");
+    for (client, region) in [("1.2.3.0/24", "us"), ("1.2.4.0/24", "eu")] {
+        let question = ["explain", "x.app.geo.example.com", "--config", "isochrone.toml", "--client", client];
+        let done = folder.run(&question);
+        expect(&done, 0, &format!("\nchosen    {region}\n"), "explained from");
+        expect(&done, 0, "(database)\n", "explained from");
     }
 }
 
