@@ -6,11 +6,7 @@ mod fixture;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixture::{Ask, Fixture};
-use isochrone::{
-    answer::Arrival,
-    telemetry::TransportKind,
-    wire::query,
-};
+use isochrone::{answer::Arrival, telemetry::TransportKind, wire::query};
 use std::hint::black_box;
 
 const CONFIG: &str = r#"
