@@ -19,7 +19,6 @@
 
 #![deny(unsafe_code)] // `sys` is the one room that allows it
 #![warn(missing_docs)]
-#![allow(clippy::disallowed_methods)] // clocks and spawns: denied again at the head of the pure rooms
 
 pub mod admin;
 pub mod answer;

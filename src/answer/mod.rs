@@ -23,7 +23,7 @@ use crate::{
     },
     telemetry::{AnswerSlots, DropReason, QtypeClass, TransportKind, WorkerCounters},
     wire::{
-        Edns, ExtendedError, Ignored, Name, Parsed, Question, Rcode, Refusal, Writer, class,
+        Edns, ExtendedError, HEADER_LEN, Ignored, Name, Parsed, Question, Rcode, Refusal, Writer, class,
         query::{Cookie, Query, opcode},
         rtype,
         writer::OptReply,
@@ -34,6 +34,8 @@ use crate::{
 const UDP_PLAIN_MAX: usize = 512;
 /// A reply over TCP.
 const TCP_MAX: usize = 65_535;
+/// An extended error in an OPT record: option code, length, and the error (RFC 8914 §2).
+const EXTENDED_ERROR_LEN: usize = 6;
 /// Buffers that replies are written to have at least this size.
 pub const OUT_LEN_MIN: usize = 4096;
 
@@ -104,13 +106,14 @@ impl Core {
         if ecs.is_some() {
             self.counters.ecs();
         }
-        let mut opt = opt_reply(edns, arrival, &snapshot.settings);
+        let limit = reply_limit(arrival.transport, edns, &snapshot.settings);
+        let question_len = parsed.question.as_ref().map_or(0, Question::wire_len);
+        let mut opt = opt_reply(edns, arrival, &snapshot.settings, limit - HEADER_LEN - question_len);
         let Some(question) = &parsed.question else {
-            let writer = Writer::reply(out, query, 0, TCP_MAX);
+            let writer = Writer::reply(out, query, 0, limit);
             return finish(writer, Rcode::NoError, edns, &opt);
         };
-        let limit = reply_limit(arrival.transport, edns, &snapshot.settings);
-        let mut writer = Writer::reply(out, query, question.wire_len(), limit);
+        let mut writer = Writer::reply(out, query, question_len, limit);
         if edns.is_some() {
             writer.reserve(opt.wire_len());
         }
@@ -182,8 +185,9 @@ fn finish(writer: Writer, rcode: Rcode, edns: Option<&Edns>, opt: &OptReply) -> 
 /// FORMERR, NOTIMP and BADVERS: the question where it could be read, an OPT where one came (RFC 6891 §7), and nothing else.
 fn refuse(query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8], refusal: &Refusal) -> Sent {
     let question_len = refusal.question.as_ref().map_or(0, Question::wire_len);
-    let writer = Writer::reply(out, query, question_len, TCP_MAX);
-    let mut opt = opt_reply(refusal.edns.as_ref(), arrival, &snapshot.settings);
+    let limit = reply_limit(arrival.transport, refusal.edns.as_ref(), &snapshot.settings);
+    let writer = Writer::reply(out, query, question_len, limit);
+    let mut opt = opt_reply(refusal.edns.as_ref(), arrival, &snapshot.settings, limit - HEADER_LEN - question_len);
     if refusal.rcode == Rcode::FormErr {
         // What was malformed may be the very option that would be echoed.
         opt.ecs = None;
@@ -202,10 +206,11 @@ fn reply_limit(transport: TransportKind, edns: Option<&Edns>, settings: &Setting
     }
 }
 
-fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings) -> OptReply<'s> {
+/// The reply's OPT as far as it is known before the answer; header and question leave it `room` bytes.
+fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings, room: usize) -> OptReply<'s> {
     let Some(edns) = edns else { return OptReply::default() };
     let fresh = |cookie: Cookie| (cookie.client, settings.cookies.make(cookie.client, arrival.client, arrival.now_s));
-    OptReply {
+    let mut opt = OptReply {
         payload: settings.udp_payload,
         dnssec_ok: edns.dnssec_ok,
         ecs: edns.ecs.map(|ecs| (ecs, 0)),
@@ -213,7 +218,12 @@ fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings) 
         nsid: (edns.nsid && !settings.identity.is_empty()).then_some(&*settings.identity),
         keepalive: (edns.keepalive && arrival.transport == TransportKind::Tcp).then_some(settings.tcp_idle_tenths),
         extended_error: None,
+    };
+    // All but the identity fits beside the longest question even in 512 bytes, and a server may leave it out (RFC 5001 §2.2).
+    if opt.wire_len() + EXTENDED_ERROR_LEN > room {
+        opt.nsid = None;
     }
+    opt
 }
 
 /// Classes and types that no zone answers.

@@ -2,7 +2,7 @@
 //!
 //! One walk feeds the maps of all routes. A place's estimates are worked out once and shared by them.
 
-use std::{collections::HashMap, hash::Hash, net::IpAddr, net::Ipv6Addr};
+use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -410,7 +410,7 @@ pub fn rule_matches(clients: &[ClientMatch], address: IpAddr, place: Option<&Pla
         ClientMatch::Asn(wanted) => asn == Some(*wanted),
         ClientMatch::Prefix(prefix) => match (as_v4_range(*prefix), address) {
             (Some((first, last)), IpAddr::V4(v4)) => (first..=last).contains(&v4.to_bits()),
-            (None, IpAddr::V6(v6)) => prefix.contains(&IpAddr::V6(Ipv6Addr::from(v6))),
+            (None, IpAddr::V6(v6)) => prefix.contains(&IpAddr::V6(v6)),
             _ => false,
         },
     })

@@ -158,7 +158,7 @@ mod tests {
             assert!(winner == 1 || winner == without_b);
         }
         for (count, expected) in first.into_iter().zip([2000, 6000, 12_000]) {
-            assert!((count - expected as i32).abs() < 350, "{first:?}");
+            assert!(i32::abs(count - expected) < 350, "{first:?}");
         }
     }
 }

@@ -270,7 +270,7 @@ pub fn answers<'p, A>(
 }
 
 /// Which members of a pool answer under an outcome: those that are up, or all of them when nothing is usable.
-pub fn members_up<'h>(health: &'h HealthView, pool: PoolId, reason: Reason) -> Option<&'h [bool]> {
+pub fn members_up(health: &HealthView, pool: PoolId, reason: Reason) -> Option<&[bool]> {
     (reason != Reason::AllDown).then(|| &*health.pool(pool).up)
 }
 

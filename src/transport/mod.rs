@@ -1,7 +1,7 @@
 //! Sockets in, sockets out: UDP and TCP around the answering core. Must never know a DNS rule: a message is bytes, and whether
 //! it is answered is the core's word.
 //!
-//! [`bind`] opens every socket before anything is served, [`start`] gives them to threads: one worker a core for UDP, each with
+//! [`bind()`] opens every socket before anything is served, [`start`] gives them to threads: one worker a core for UDP, each with
 //! its own `SO_REUSEPORT` sockets, and one for all TCP. No thread shares anything writable with another.
 
 pub mod bind;

@@ -113,6 +113,7 @@ impl Ask {
     }
 
     /// As `192.0.2.0/24`.
+    #[allow(clippy::wrong_self_convention)] // so that a query reads as a sentence
     pub fn from_client(mut self, network: &str) -> Ask {
         let net = isochrone::answer::explain::parse_client(network).unwrap();
         self.ecs = Some((net.network(), net.prefix_len()));
