@@ -1,5 +1,6 @@
 //! The real program: run to its end, or started, asked and stopped.
 #![allow(dead_code)] // each test file uses a part
+#![allow(clippy::disallowed_methods)] // it starts, waits and gives up
 
 use std::{
     fs,
