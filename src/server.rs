@@ -20,7 +20,7 @@ use tokio::{
 };
 
 pub use self::world::World;
-use self::{live::Answerer, live::Live, operations::Running, watch::Files};
+use self::{live::Answerer, live::Live, operations::Running};
 use crate::{
     admin,
     config::{Report, model::Config},
@@ -106,7 +106,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
         admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     let runtime = control_runtime()?;
-    let _inside = runtime.enter(); // signals and probes belong to this runtime
+    let inside = runtime.enter(); // signals and probes belong to this runtime
     let world = Arc::new(world);
     let limits = world.config.server.limits;
     let board = Arc::new(Board::default());
@@ -119,7 +119,10 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     let serving = transport::start(bound, &limits, make_worker)?;
     tell_ready(&world, &ready, begun);
     on_ready(&ready);
-    runtime.block_on(control(live, prober, serving, admin_listener, &ready))
+    drop(inside);
+    let ended = runtime.block_on(control(live, prober, serving, admin_listener, &ready));
+    runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
+    ended
 }
 
 fn control_runtime() -> io::Result<Runtime> {
@@ -181,22 +184,27 @@ async fn control(
         let running = Arc::new(Running { live: live.clone(), listen });
         tokio::spawn(admin::http::serve(listener, running, stopping))
     });
-    let mut files = Files::of(&live.world());
+    let mut files = live.world().files.clone();
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let due = tokio::select! {
+            () = received(&mut terminate) => break,
+            () = received(&mut interrupt) => break,
+            () = received(&mut hang_up) => Some("SIGHUP".to_string()),
+            _ = tick.tick() => {
+                live.housekeep();
+                files.settled_change().map(|changed| format!("{} was replaced", changed.display()))
+            }
+        };
+        let Some(why) = due else { continue };
+        // A word to stop is heard while a reload is under way, too.
         tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
-            () = received(&mut hang_up) => {
-                reload(&live, &prober, &serving, "SIGHUP").await;
-                files = Files::of(&live.world());
-            }
-            _ = tick.tick() => {
-                live.housekeep();
-                if let Some(changed) = files.settled_change() {
-                    reload(&live, &prober, &serving, &format!("{} was replaced", changed.display())).await;
-                    files = Files::of(&live.world());
+            taken_up = reload(&live, &prober, &serving, &why) => {
+                if taken_up {
+                    files = live.world().files.clone();
                 }
             }
         }
@@ -257,8 +265,8 @@ where
     }
 }
 
-/// Reads the configuration again. An error keeps what is running.
-async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str) {
+/// Reads the configuration again. An error keeps what is running. True when the new one was taken up.
+async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str) -> bool {
     tracing::info!("reloading: {why}");
     let before = live.world();
     let path = before.path.clone();
@@ -270,6 +278,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
             let world = Arc::new(world);
             live.take_up(world.clone(), prober);
             tracing::info!("reloaded: {}", world.summary());
+            return true;
         }
         Ok(Err(report)) => {
             tracing::error!("reload refused, the running configuration stays:\n{report}");
@@ -280,6 +289,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
             live.reload_failed(format!("the reload panicked: {error}"));
         }
     }
+    false
 }
 
 fn tell_what_needs_a_restart(before: &Config, after: &Config) {

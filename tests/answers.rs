@@ -413,3 +413,96 @@ fn answers_are_counted_by_region_and_reason() {
     assert_eq!(counted, [("geo", "eu", "best", 1), ("geo", "us", "failover", 2)]);
     assert_eq!((totals.ecs, totals.queries_read()), (3, 3));
 }
+
+#[test]
+fn a_parent_zone_knows_the_names_of_a_child_zone_beside_it() {
+    let mut fixture = Fixture::new(
+        r#"
+[regions.us]
+location = "IAD"
+endpoints = ["192.0.2.1"]
+[zones."example.com"]
+nameservers = ["ns1.example.net.", "ns2.example.net."]
+records = """
+* A 192.0.2.7
+d1 DNAME d2
+d2 DNAME d1
+"""
+[zones."child.between.example.com"]
+nameservers = ["ns1.example.net.", "ns2.example.net."]
+[zones."child.between.example.com".routes."www"]
+"#,
+    );
+    let child = "child.between.example.com";
+    let ds = fixture.ask(&Ask::new(child, "DS"));
+    assert!(ds.text().starts_with("0 aa |  | example.com. "), "the parent says that there is none: {}", ds.text());
+    let between = fixture.ask(&Ask::new("between.example.com", "A"));
+    assert!(between.text().starts_with("0 aa |  | example.com. "), "an empty non-terminal: {}", between.text());
+    assert_eq!(fixture.ask(&Ask::new("other.example.com", "A")).addresses(), ["192.0.2.7"]);
+    assert_eq!(fixture.ask(&Ask::new(&format!("www.{child}"), "A")).addresses(), ["192.0.2.1"]);
+    let missing = fixture.ask(&Ask::new(&format!("nope.{child}"), "A"));
+    assert!(missing.text().starts_with("3 aa |  | child.between.example.com. "), "{}", missing.text());
+    // Two DNAMEs that point at each other are given once each.
+    assert_eq!(fixture.ask(&Ask::new("x.d1.example.com", "A")).message.answers.len(), 4);
+}
+
+#[test]
+fn a_rule_that_leaves_small_regions_has_the_scope_of_its_range() {
+    let mut fixture = Fixture::new(
+        r#"
+[regions.us]
+location = "aws:us-east-1"
+endpoints = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+[regions.eu]
+location = "aws:eu-central-1"
+endpoints = ["198.51.100.1"]
+[zones."example.com"]
+nameservers = ["ns1.example.net.", "ns2.example.net."]
+[zones."example.com".routes."www"]
+max-answers = 1
+[[zones."example.com".routes."www".rules]]
+clients = ["18.0.0.0/8"]
+regions = ["eu"]
+"#,
+    );
+    let ruled = fixture.ask(&Ask::new("www.example.com", "A").from_client(FRANKFURT));
+    assert_eq!((ruled.addresses(), ruled.scope_len), (vec!["198.51.100.1".to_string()], Some(8)));
+    let windowed = fixture.ask(&Ask::new("www.example.com", "A").from_client(VIRGINIA));
+    assert_eq!(windowed.scope_len, Some(24));
+}
+
+#[test]
+fn a_doubt_lowers_only_the_ttls_that_it_can_change() {
+    let mut fixture = zone();
+    let v6_in_doubt =
+        |endpoint: &str| TargetHealth { doubt_s: (endpoint == "2001:db8::2").then_some(1), ..TargetHealth::UNKNOWN };
+    fixture.set_health(v6_in_doubt);
+    assert_eq!(fixture.ask(&Ask::new("x.app.example.com", "A").from_client(FRANKFURT)).ttl(), 30);
+    assert_eq!(fixture.ask(&Ask::new("x.app.example.com", "AAAA").from_client(FRANKFURT)).ttl(), 5);
+    // A negative answer that may soon turn positive is not kept for long, either.
+    let down_in_doubt = |endpoint: &str| TargetHealth {
+        up: endpoint != "192.0.2.1",
+        doubt_s: (endpoint == "192.0.2.1").then_some(7),
+        ..TargetHealth::UNKNOWN
+    };
+    fixture.set_health(down_in_doubt);
+    let none = fixture.ask(&Ask::new("none.example.com", "A"));
+    assert_eq!((none.message.answers.len(), none.message.authorities[0].ttl), (0, 7));
+}
+
+#[test]
+fn an_explanation_agrees_with_the_answer() {
+    use isochrone::answer::explain::{Request, parse_client, parse_qtype};
+    let fixture = zone();
+    for (client, chosen) in [("18.184.0.41", "eu"), ("1.0.0.41", "ap"), ("3.80.0.1", "us")] {
+        let request = Request {
+            name: "geo.example.com".parse().unwrap(),
+            qtype: parse_qtype("A").unwrap(),
+            client: Some(parse_client(client).unwrap()),
+        };
+        let explanation = fixture.world.explain(&request);
+        assert_eq!(explanation.chosen.as_deref(), Some(chosen), "{client}");
+        assert!(explanation.scope.is_some_and(|scope| scope > 0), "{client}: {:?}", explanation.scope);
+        assert_eq!(explanation.candidates.len(), 3);
+    }
+}

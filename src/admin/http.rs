@@ -105,7 +105,7 @@ impl IntoResponse for Refusal {
 /// What every request passes: a foreign page may change nothing, no body is large, no answer takes for ever, and no answer is
 /// kept, framed or taken for another type.
 pub async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match refuse(request.method(), request.headers()) {
+    let mut response = match refuse(request.headers()) {
         Some(refusal) => refusal.into_response(),
         None => match timeout(REQUEST_WITHIN, next.run(request)).await {
             Ok(response) => response,
@@ -127,14 +127,13 @@ pub async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-fn refuse(method: &Method, headers: &HeaderMap) -> Option<Refusal> {
+fn refuse(headers: &HeaderMap) -> Option<Refusal> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > BODY_BYTES_MAX) {
         let error = format!("the body is too large; at most {BODY_BYTES_MAX} bytes are read");
         return Some(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error));
     }
-    let changes = !matches!(*method, Method::GET | Method::HEAD);
-    if changes && is_foreign(headers) {
+    if is_foreign(headers) {
         let error = "requests of foreign web pages are refused; send this one without an Origin header";
         return Some(Refusal::new(StatusCode::FORBIDDEN, error));
     }
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn foreign_pages_may_change_nothing() {
+    async fn foreign_pages_are_refused() {
         for (origin, host, is_refused) in [
             (None, "localhost:8053", false),
             (Some("http://localhost:8053"), "localhost:8053", false),
@@ -437,7 +436,7 @@ mod tests {
             error_in(&body);
         }
         let read = Request::get("/api/v1/status").header(header::ORIGIN, "https://evil.example");
-        assert_eq!(ask(ready(), read.body(Body::empty()).unwrap()).await.0, StatusCode::OK);
+        assert_eq!(ask(ready(), read.body(Body::empty()).unwrap()).await.0, StatusCode::FORBIDDEN);
     }
 
     #[tokio::test]

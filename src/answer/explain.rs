@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hickory_proto::{
     op::Message,
-    rr::{RData, RecordType},
+    rr::{
+        RData, RecordType,
+        rdata::opt::{EdnsCode, EdnsOption},
+    },
     serialize::binary::BinDecodable,
 };
 use ipnet::IpNet;
@@ -139,7 +142,8 @@ pub fn explain(world: &World, request: &Request) -> Explanation {
     let (address, _) = client_address(request);
     explanation.client = client_view(world, request);
     if let Some((index, route)) = find_route(world.snapshot, request) {
-        let family = if request.qtype == rtype::AAAA { Family::V6 } else { Family::V4 };
+        let only_v6 = request.qtype == rtype::ANY && !route.dependence(None, Family::V4).exists;
+        let family = if request.qtype == rtype::AAAA || only_v6 { Family::V6 } else { Family::V4 };
         let client = Client { address, resolver: RESOLVER };
         let decision = policy::decide(&world.snapshot.plan, &world.snapshot.health, route, family, client);
         explanation.route = Some(route.label.clone());
@@ -191,12 +195,12 @@ fn answer(world: &World, request: &Request) -> Explanation {
     };
     let Verdict::Send(len) = verdict else { return explanation };
     if let Ok(message) = Message::from_bytes(&out[..len]) {
+        explanation.scope = scope_of(&message);
         explanation.rcode = rcode_name(message.metadata.response_code);
         explanation.answer = message.answers.iter().map(|record| shown(&record.data)).collect();
         let ttls = message.answers.iter().map(|record| record.ttl).min();
         explanation.ttl = ttls.or_else(|| message.authorities.iter().map(|record| record.ttl).min());
     }
-    explanation.scope = scope_of(&out[..len]);
     explanation
 }
 
@@ -213,15 +217,22 @@ fn rcode_name(code: hickory_proto::op::ResponseCode) -> String {
     }
 }
 
+/// A record's data as text: DNAME, which the library does not know, by ourselves, other unknown types by RFC 3597 §5.
 fn shown(data: &RData) -> String {
-    data.to_string()
+    let RData::Unknown { code, rdata } = data else { return data.to_string() };
+    let bytes = &rdata.anything;
+    match Name::from_wire(bytes) {
+        Ok(target) if u16::from(*code) == rtype::DNAME => target.to_string(),
+        _ => format!("\\# {} {}", bytes.len(), bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+    }
 }
 
-/// The scope of the reply's ECS option: it is the last option but for those that an explanation does not ask for.
-fn scope_of(reply: &[u8]) -> Option<u8> {
-    let opt_at = reply.windows(3).rposition(|window| window == [0, 0, 41])?;
-    let options = reply.get(opt_at + 11..)?;
-    (options.len() >= 8 && options[..2] == [0, 8]).then(|| options[7])
+/// The scope of the reply's ECS option.
+fn scope_of(message: &Message) -> Option<u8> {
+    match message.edns.as_ref()?.options().get(EdnsCode::Subnet)? {
+        EdnsOption::Subnet(subnet) => Some(subnet.scope_prefix()),
+        _ => None,
+    }
 }
 
 fn query_bytes(request: &Request) -> Vec<u8> {
@@ -271,7 +282,11 @@ fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &
         }
         let index = node.route? as usize;
         let route = &snapshot.plan.routes[index];
-        let answers = route.kind == RouteKind::Names || matches!(request.qtype, rtype::A | rtype::AAAA | rtype::ANY);
+        let answers = match request.qtype {
+            rtype::A | rtype::AAAA => true,
+            rtype::ANY => node.rrsets.is_empty(),
+            _ => route.kind == RouteKind::Names,
+        };
         return answers.then_some((index, route));
     }
     None

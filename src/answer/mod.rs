@@ -147,6 +147,7 @@ impl Core {
             Ok(rcode) => (rcode, false),
             Err(resolve::Full) => {
                 reply.writer.truncate();
+                reply.answered = None;
                 (Rcode::NoError, true)
             }
         };

@@ -58,6 +58,7 @@ impl<'s> Reply<'_, 's> {
     pub fn resolve(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
+        let mut dnames: [Option<&'s RrSet>; CHAIN_MAX] = [None; CHAIN_MAX];
         let mut storage;
         let mut owner = Owner { name: &question.name, at: QNAME_AT };
         for hop in 0..=CHAIN_MAX {
@@ -74,9 +75,18 @@ impl<'s> Reply<'_, 's> {
                     self.referral(cut, self.suffix_at(&owner, labels))?;
                     Step::Done(Rcode::NoError)
                 }
+                Found::Dname { rrset, .. }
+                    if dnames[..hop].iter().any(|seen| seen.is_some_and(|s| std::ptr::eq(s, rrset))) =>
+                {
+                    Step::Done(Rcode::NoError) // a loop: the chain so far is the answer
+                }
                 Found::Dname { rrset, labels } => match self.dname(rrset, labels, &owner)? {
                     Err(rcode) => Step::Done(rcode),
                     Ok((target, at)) if self.is_here(&target) => {
+                        if hop == CHAIN_MAX {
+                            return Ok(Rcode::NoError);
+                        }
+                        dnames[hop] = Some(rrset);
                         storage = target;
                         owner = Owner { name: &storage, at };
                         continue;
@@ -130,7 +140,7 @@ impl<'s> Reply<'_, 's> {
                 (RouteKind::Addresses, rtype::AAAA) => Some(Family::V6),
                 // ANY gets one RRset (RFC 8482 §4.1): a static one if there is any.
                 (RouteKind::Addresses, rtype::ANY) if node.rrsets.is_empty() => {
-                    Some(if route.dependence[Family::V4 as usize].exists { Family::V4 } else { Family::V6 })
+                    Some(if route.dependence(None, Family::V4).exists { Family::V4 } else { Family::V6 })
                 }
                 _ => None,
             };
@@ -210,10 +220,18 @@ impl<'s> Reply<'_, 's> {
         let snapshot = self.snapshot;
         let decision = policy::decide(&snapshot.plan, &snapshot.health, route, family, self.client);
         let (region, pool, reason) = match decision.outcome {
-            Outcome::NoData => return Ok(Step::Done(self.negative(Rcode::NoError)?)),
+            Outcome::NoData => {
+                let ttl_s = self.zone.negative_ttl_s.min(decision.negative_ttl_s);
+                let soa = &self.zone.negative_soa;
+                let (section, apex_at) = (Section::Authority, self.apex_at);
+                soa.write_with_ttl(&mut self.writer, section, apex_at, apex_at, ttl_s).ok_or(Full)?;
+                return Ok(Step::Done(Rcode::NoError));
+            }
             Outcome::ServFail => {
                 self.writer.clear();
+                self.writer.set_authoritative(false);
                 self.scope_len = 0;
+                self.answered = None;
                 return Ok(Step::Done(Rcode::ServFail));
             }
             Outcome::Region { region, pool, reason } => (region, pool, reason),

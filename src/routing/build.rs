@@ -135,8 +135,8 @@ const EMBEDDING_RANGES: [(u128, u32); 4] =
 fn v4_overlay(spec: &MapSpec, asns: Option<&AsnTable>) -> Result<Overlay<u32>, GeoError> {
     let mut ranges = Vec::new();
     for_each_prefix(spec, |rule, prefix| {
-        if let Some((first, last)) = as_v4_range(prefix) {
-            ranges.push((first, last, rule));
+        if let IpNet::V4(net) = prefix {
+            ranges.push((net.network().to_bits(), net.broadcast().to_bits(), rule));
         }
     });
     if let Some((asns, rule_of)) = asns.zip(asn_rules(spec)) {
@@ -152,7 +152,7 @@ fn v4_overlay(spec: &MapSpec, asns: Option<&AsnTable>) -> Result<Overlay<u32>, G
 fn v6_overlay(spec: &MapSpec, asns: Option<&AsnTable>, embedding: u32) -> Result<Overlay<u128>, GeoError> {
     let mut ranges = Vec::new();
     for_each_prefix(spec, |rule, prefix| {
-        if let (IpNet::V6(net), None) = (prefix, as_v4_range(prefix)) {
+        if let IpNet::V6(net) = prefix {
             ranges.push((net.network().to_bits(), net.broadcast().to_bits(), rule));
         }
     });
@@ -173,20 +173,6 @@ fn for_each_prefix(spec: &MapSpec, mut each: impl FnMut(u16, IpNet)) {
             if let ClientMatch::Prefix(prefix) = client {
                 each(index as u16, *prefix);
             }
-        }
-    }
-}
-
-/// The IPv4 range of a prefix: its own, or the one it embeds (`::ffff:10.0.0.0/104` is `10.0.0.0/8`).
-fn as_v4_range(prefix: IpNet) -> Option<(u32, u32)> {
-    match prefix {
-        IpNet::V4(net) => Some((net.network().to_bits(), net.broadcast().to_bits())),
-        IpNet::V6(net) => {
-            let first = embedded_v4(net.network())?;
-            let known_bits = u32::from(net.prefix_len().checked_sub(first.offset_bits)?);
-            let mask = ((1u64 << 32u32.saturating_sub(known_bits)) - 1) as u32;
-            let base = first.v4.to_bits() & !mask;
-            Some((base, base | mask))
         }
     }
 }
@@ -408,10 +394,6 @@ pub fn rule_matches(clients: &[ClientMatch], address: IpAddr, place: Option<&Pla
         ClientMatch::Country(country) => place.is_some_and(|p| p.country == Some(*country)),
         ClientMatch::Continent(continent) => place.is_some_and(|p| p.continent == Some(*continent)),
         ClientMatch::Asn(wanted) => asn == Some(*wanted),
-        ClientMatch::Prefix(prefix) => match (as_v4_range(*prefix), address) {
-            (Some((first, last)), IpAddr::V4(v4)) => (first..=last).contains(&v4.to_bits()),
-            (None, IpAddr::V6(v6)) => prefix.contains(&IpAddr::V6(v6)),
-            _ => false,
-        },
+        ClientMatch::Prefix(prefix) => prefix.contains(&address),
     })
 }

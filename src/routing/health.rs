@@ -1,8 +1,10 @@
 //! Health as queries see it: for each pool, which members answer now and how long that surely holds. A change of health makes a
 //! new view; the map and everything else stay as they are.
 
-use super::plan::{Family, Plan, Pool, PoolId};
-use crate::config::model::RegionId;
+use std::net::IpAddr;
+
+use super::plan::{Family, Member, Plan, Pool, PoolId};
+use crate::{config::model::RegionId, health::Endpoint};
 
 /// What is known of a probe target, in the order of [`Plan::targets`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,14 +38,18 @@ pub struct PoolState {
     /// Enough members are up for the region to count.
     pub is_healthy: bool,
     usable: [bool; 2],
-    /// While a member is in doubt: seconds in which the answer may change.
-    pub doubt_s: Option<u32>,
+    doubt_s: [Option<u32>; 2],
 }
 
 impl PoolState {
     /// The region counts, and a member of the family is up.
     pub fn is_usable(&self, family: Family) -> bool {
         self.usable[family as usize]
+    }
+
+    /// While a member is in doubt that this family's answers depend on: seconds in which they may change.
+    pub fn doubt_s(&self, family: Family) -> Option<u32> {
+        self.doubt_s[family as usize]
     }
 
     fn of(pool: &Pool, targets: &[TargetHealth]) -> PoolState {
@@ -59,9 +65,21 @@ impl PoolState {
                     (Family::V6, None) => pool.v6.slots.iter().any(|slot| up[slot.member]),
                 }
         };
+        // While one endpoint is enough, the other family's endpoints cannot change this family's answers.
+        let all_count = pool.min_healthy.of(up.len()) > 1;
+        let counts = |member: &&Member, family| match (&member.endpoint, family) {
+            (Endpoint::Address(IpAddr::V4(_)), Family::V6) | (Endpoint::Address(IpAddr::V6(_)), Family::V4) => {
+                all_count
+            }
+            _ => true,
+        };
+        let doubt_s = |family| {
+            let members = pool.members.iter().filter(|member| counts(member, family));
+            members.filter_map(|member| health(member.target).doubt_s).min()
+        };
         PoolState {
             usable: [is_usable(Family::V4), is_usable(Family::V6)],
-            doubt_s: pool.members.iter().filter_map(|member| health(member.target).doubt_s).min(),
+            doubt_s: [doubt_s(Family::V4), doubt_s(Family::V6)],
             is_healthy,
             up,
         }
@@ -75,7 +93,7 @@ impl HealthView {
         for pool in &plan.pools {
             for ms in pool.members.iter().filter_map(|m| targets[m.target?].baseline_ms) {
                 let lowest = &mut baselines_ms[pool.region.index()];
-                *lowest = lowest.min(ms);
+                *lowest = lowest.min(ms + plan.region_bias_ms[pool.region.index()]);
             }
         }
         let mut fallback_order: Vec<RegionId> = (0..plan.region_names.len()).map(|n| RegionId(n as u8)).collect();
@@ -92,7 +110,7 @@ impl HealthView {
         &self.pools[pool.0 as usize]
     }
 
-    /// The regions in the order for clients of whom nothing is known: by this server's own connect times, else file order.
+    /// The regions in the order for clients of whom nothing is known: by this server's own connect times (and bias), else file order.
     pub fn fallback_order(&self) -> &[RegionId] {
         &self.fallback_order
     }

@@ -41,6 +41,8 @@ pub struct Plan {
     pub maps: Vec<ClientMap>,
     /// Names of the regions.
     pub region_names: Vec<String>,
+    /// What is added to each region's estimates, in milliseconds.
+    pub region_bias_ms: Vec<f32>,
     /// What is probed for the pools.
     pub targets: Vec<(Endpoint, Arc<Check>)>,
 }
@@ -75,8 +77,8 @@ pub struct Route {
     pub when_all_down: WhenAllDown,
     /// Key of its hashes.
     pub key: RouteKey,
-    /// By family (and for names in both places alike): what the answers depend on.
-    pub dependence: [Dependence; 2],
+    /// Without a rule, then by rule; by family (for names both alike): what the answers depend on.
+    dependence: Vec<[Dependence; 2]>,
     /// Its first answer counter; see [`Route::answer_slot`].
     answer_base: usize,
 }
@@ -188,6 +190,11 @@ impl Route {
         self.answer_base + position * Reason::ALL.len() + reason as usize
     }
 
+    /// What the answers depend on for clients that match a rule (or none).
+    pub fn dependence(&self, rule: Option<u16>, family: Family) -> Dependence {
+        self.dependence[rule.map_or(0, |rule| usize::from(rule) + 1)][family as usize]
+    }
+
     /// The regions that a rule leaves, or all of the route's.
     pub fn allowed(&self, rule: Option<u16>) -> &[RegionId] {
         rule.map_or(&self.regions, |rule| &self.rules[usize::from(rule)])
@@ -247,9 +254,14 @@ impl Draft {
                 answer_base += route.regions.len() * Reason::ALL.len();
             }
         }
+        // Regions that no route uses as they stand are probed all the same: their state is shown, and a reload may use them.
+        for (index, region) in config.regions.iter().enumerate() {
+            drafting.pool(RegionId(index as u8), &region.endpoints, region.check.as_ref());
+        }
         let Drafting { pools, targets, specs, .. } = drafting;
+        let region_bias_ms = config.regions.iter().map(|region| region.bias_ms).collect();
         let region_names = config.regions.iter().map(|region| region.name.clone()).collect();
-        Draft { plan: Plan { routes, pools, maps: Vec::new(), region_names, targets }, specs }
+        Draft { plan: Plan { routes, pools, maps: Vec::new(), region_names, region_bias_ms, targets }, specs }
     }
 }
 
@@ -278,7 +290,14 @@ impl Drafting<'_> {
         let map = self.spec(MapSpec { ranked, rules });
         let names =
             route.regions.iter().any(|r| self.pools[pools[r.index()].expect("set above").0 as usize].name.is_some());
-        let dependence = [Family::V4, Family::V6].map(|family| self.dependence(route, &pools, family));
+        let allowed = std::iter::once(&route.regions).chain(route.rules.iter().map(|rule| &rule.regions));
+        let dependence = allowed
+            .enumerate()
+            .map(|(n, allowed)| {
+                let all_alike = n == 0 && route.rules.is_empty();
+                [Family::V4, Family::V6].map(|family| self.dependence(route, &pools, allowed, all_alike, family))
+            })
+            .collect();
         Route {
             zone,
             owner: route.owner.clone(),
@@ -310,9 +329,20 @@ impl Drafting<'_> {
         }
     }
 
-    fn dependence(&self, route: &RouteConfig, pools: &[Option<PoolId>], family: Family) -> Dependence {
-        let sizes: Vec<usize> = route
-            .regions
+    /// For the clients that are left `allowed`. Where other clients are left other regions, the rule alone makes the client
+    /// matter, unless the whole route has one region of the family.
+    fn dependence(
+        &self,
+        route: &RouteConfig,
+        pools: &[Option<PoolId>],
+        allowed: &[RegionId],
+        all_alike: bool,
+        family: Family,
+    ) -> Dependence {
+        let has_family =
+            |region: &&RegionId| pools[region.index()].is_some_and(|pool| self.pools[pool.0 as usize].size(family) > 0);
+        let in_route = route.regions.iter().filter(has_family).count();
+        let sizes: Vec<usize> = allowed
             .iter()
             .filter_map(|region| pools[region.index()])
             .map(|pool| self.pools[pool.0 as usize].size(family))
@@ -320,7 +350,11 @@ impl Drafting<'_> {
             .collect();
         let windowed = sizes.iter().any(|size| *size > usize::from(route.max_answers));
         let drawn = matches!(route.policy, Policy::Weighted(_)) && sizes.len() > 1;
-        Dependence { exists: !sizes.is_empty(), by_region: sizes.len() > 1, by_network: windowed || drawn }
+        Dependence {
+            exists: !sizes.is_empty(),
+            by_region: if all_alike { sizes.len() > 1 } else { in_route > 1 },
+            by_network: windowed || drawn,
+        }
     }
 
     fn spec(&mut self, spec: MapSpec) -> usize {

@@ -33,6 +33,8 @@ pub struct Decision {
     pub outcome: Outcome,
     /// TTL in seconds: the route's, lowered while a target that was consulted is in doubt.
     pub ttl_s: u32,
+    /// Most that a negative answer's TTL may be in seconds: the time in which a target in doubt may change it.
+    pub negative_ttl_s: u32,
     /// Scope prefix length for the reply's ECS option.
     pub scope_len: u8,
     /// Hash of the client's network under this route; 0 where nothing depends on it.
@@ -107,12 +109,13 @@ const TTL_FLOOR_S: u32 = 5;
 pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, client: Client) -> Decision {
     let located = plan.maps[route.map].locate(client.address);
     let rule = located.entry.rule;
-    let dependence = route.dependence[family as usize];
+    let dependence = route.dependence(rule, family);
     let network_hash = if dependence.by_network { route.key.network_hash(client.address) } else { 0 };
     let ranked_by = ranked_by(plan, route, &located, client);
     if !dependence.exists {
         let outcome = Outcome::NoData;
-        return Decision { rule, ranked_by, outcome, ttl_s: route.ttl_s, scope_len: 0, network_hash };
+        let (ttl_s, negative_ttl_s) = (route.ttl_s, u32::MAX);
+        return Decision { rule, ranked_by, outcome, ttl_s, negative_ttl_s, scope_len: 0, network_hash };
     }
     let mut doubt_s: Option<u32> = None;
     let mut first = None;
@@ -123,7 +126,7 @@ pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, c
             continue;
         }
         let state = health.pool(pool);
-        doubt_s = doubt_s.into_iter().chain(state.doubt_s).min();
+        doubt_s = doubt_s.into_iter().chain(state.doubt_s(family)).min();
         if state.is_usable(family) {
             let reason = if first.is_none() { Reason::Best } else { Reason::Failover };
             chosen = Some(Outcome::Region { region, pool, reason });
@@ -136,17 +139,18 @@ pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, c
         (WhenAllDown::ServFail, _) => Outcome::ServFail,
         _ => Outcome::NoData,
     });
-    let ttl_s = doubt_s.map_or(route.ttl_s, |bound_s| bound_s.max(TTL_FLOOR_S).min(route.ttl_s));
+    let negative_ttl_s = doubt_s.map_or(u32::MAX, |bound_s| bound_s.max(TTL_FLOOR_S));
+    let ttl_s = negative_ttl_s.min(route.ttl_s);
     let scope_len = match outcome {
         // Negative answers are global to resolvers (RFC 7871 §7.4).
         Outcome::NoData | Outcome::ServFail => 0,
         Outcome::Region { .. } => scope_len(route, family, &located, client.address),
     };
-    Decision { rule, ranked_by, outcome, ttl_s, scope_len, network_hash }
+    Decision { rule, ranked_by, outcome, ttl_s, negative_ttl_s, scope_len, network_hash }
 }
 
 fn scope_len(route: &Route, family: Family, located: &Located, address: IpAddr) -> u8 {
-    let dependence = route.dependence[family as usize];
+    let dependence = route.dependence(located.entry.rule, family);
     let by_region = if dependence.by_region { located.scope_len } else { 0 };
     if !dependence.by_network {
         return by_region;

@@ -13,7 +13,7 @@ use super::world::{World, unix_s};
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
-    health::{Board, Prober},
+    health::{self, Board, Prober},
     routing::{Snapshot, health::HealthView},
     telemetry::{Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
@@ -79,6 +79,12 @@ impl Live {
     /// The configuration in use and what was compiled from it.
     pub fn world(&self) -> Arc<World> {
         self.control().world.clone()
+    }
+
+    /// World, snapshot and board as they belong together: no reload comes in between.
+    pub fn at_one_moment(&self) -> (Arc<World>, Arc<Snapshot>, health::Snapshot) {
+        let control = self.control();
+        (control.world.clone(), self.snapshot.load_full(), self.board.snapshot())
     }
 
     /// Counts, and times, of reloads.

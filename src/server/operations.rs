@@ -79,18 +79,9 @@ struct View {
 }
 
 impl View {
-    /// The three change one after the other in a reload; one more look settles it.
     fn of(live: &Live) -> View {
-        loop {
-            let world = live.world();
-            let (snapshot, board) = (live.snapshot.load_full(), live.board.snapshot());
-            let belong_together =
-                Arc::ptr_eq(&snapshot.plan, &world.plan) && board.statuses.len() == world.targets().list().len();
-            if belong_together {
-                return View { world, snapshot, board };
-            }
-            std::thread::yield_now();
-        }
+        let (world, snapshot, board) = live.at_one_moment();
+        View { world, snapshot, board }
     }
 
     fn pools(&self, region: RegionId) -> impl Iterator<Item = (usize, &Pool)> {

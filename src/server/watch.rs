@@ -7,13 +7,15 @@ use std::{
     time::SystemTime,
 };
 
-use super::world::World;
+use crate::config::model::Geo;
 
 /// The files that a configuration is rebuilt for when they are replaced: the location databases.
+#[derive(Clone)]
 pub struct Files {
     list: Vec<Watched>,
 }
 
+#[derive(Clone)]
 struct Watched {
     path: PathBuf,
     loaded: Option<Stamp>,
@@ -29,9 +31,8 @@ struct Stamp {
 }
 
 impl Files {
-    /// As they are now.
-    pub fn of(world: &World) -> Files {
-        let geo = &world.config.geo;
+    /// As they are now. To be called before they are read, so that none can be replaced unnoticed in between.
+    pub fn of(geo: &Geo) -> Files {
         let paths = geo.databases.iter().chain(&geo.asn_database);
         Files { list: paths.map(|path| Watched { path: path.clone(), loaded: stamp(path), pending: None }).collect() }
     }

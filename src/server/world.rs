@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use super::watch::Files;
 use crate::{
     answer::explain::{self, Explanation},
     config::{self, Config, Problem, Report},
@@ -42,6 +43,8 @@ pub struct World {
     pub serials: Vec<(Name, u32)>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
+    /// The databases as they were when they were read.
+    pub files: Files,
     /// How long it took to compile.
     pub build_time: Duration,
     targets: Targets,
@@ -62,6 +65,7 @@ impl World {
     /// All that is wrong with the zones' records and the databases.
     pub fn compile(config: Config, path: &Path) -> Result<World, Report> {
         let begun = Instant::now();
+        let files = Files::of(&config.geo);
         let mut problems = Vec::new();
         let contents = content::gather(&config).unwrap_or_else(|report| {
             problems.extend(report.problems);
@@ -97,6 +101,7 @@ impl World {
             asns,
             sites,
             config,
+            files,
             build_time: begun.elapsed(),
         })
     }

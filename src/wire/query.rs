@@ -100,13 +100,12 @@ pub fn parse(packet: &[u8]) -> Parsed {
     if packet[2] & 0x80 != 0 {
         return Parsed::Ignore(Ignored::Response);
     }
-    if opcode(packet) != 0 {
-        return refuse(Rcode::NotImp, None, None);
-    }
     let [questions, answers, authorities, additionals] =
         [4, 6, 8, 10].map(|at| u16::from_be_bytes([packet[at], packet[at + 1]]));
-    if questions > 1 {
-        return refuse(Rcode::FormErr, None, None);
+    if opcode(packet) != 0 || questions > 1 {
+        let rcode = if opcode(packet) != 0 { Rcode::NotImp } else { Rcode::FormErr };
+        let before_additional = u32::from(answers) + u32::from(authorities);
+        return refuse(rcode, None, find_opt(packet, questions, before_additional, additionals));
     }
     let mut question = None;
     let mut at = HEADER_LEN;
@@ -132,6 +131,18 @@ pub fn opcode(packet: &[u8]) -> u8 {
 
 fn refuse(rcode: Rcode, question: Option<Question>, edns: Option<Edns>) -> Parsed {
     Parsed::Refuse(Refusal { rcode, question, edns })
+}
+
+/// The OPT record of a message that is refused whatever else it says: an OPT is answered by an OPT (RFC 6891 §6.1.1), so it is
+/// looked for as far as the message can be read.
+fn find_opt(packet: &[u8], questions: u16, before_additional: u32, additionals: u16) -> Option<Edns> {
+    let mut at = HEADER_LEN;
+    for _ in 0..questions {
+        at += parse_question(packet.get(at..)?)?.wire_len();
+    }
+    let mut edns = None;
+    let _refused_anyway = parse_records(packet, at, before_additional, additionals, &mut edns);
+    edns
 }
 
 fn parse_question(bytes: &[u8]) -> Option<Question> {
@@ -270,6 +281,8 @@ mod tests {
             ("short", vec![0; 11], "Short"),
             ("response", packet([0x80, 0], [1, 0, 0, 0], &[WWW]), "Response"),
             ("notify", packet([0x20, 0], [1, 0, 0, 0], &[WWW]), "NotImp"),
+            ("status with opt", packet([0x10, 0], [1, 0, 0, 1], &[WWW, &opt(b"")]), "NotImp+opt"),
+            ("two questions with opt", packet([0, 0], [2, 0, 0, 1], &[WWW, WWW, &opt(b"")]), "FormErr+opt"),
             ("two questions", packet([0, 0], [2, 0, 0, 0], &[WWW, WWW]), "FormErr"),
             ("no question", packet([0, 0], [0, 0, 0, 0], &[]), "FormErr"),
             ("no question, opt", packet([0, 0], [0, 0, 0, 1], &[&opt(b"")]), "FormErr+opt"),

@@ -23,8 +23,10 @@ pub struct Zone {
     pub origin: Name,
     /// Labels of the apex.
     pub apex_labels: usize,
-    /// The SOA with the TTL of negative answers: the lower of its own TTL and its minimum (RFC 2308 §5).
+    /// The SOA with the TTL of negative answers.
     pub negative_soa: Fragment,
+    /// That TTL in seconds: the lower of the SOA's own and its minimum (RFC 2308 §5).
+    pub negative_ttl_s: u32,
     tree: LabelTree,
     nodes: Vec<Node>, // by node of `tree`
 }
@@ -98,7 +100,9 @@ impl ZoneTable {
             let node = table.apexes.insert(&content.origin, 0);
             table.zone_at.resize(table.apexes.node_count(), None);
             table.zone_at[node.index()] = Some(table.zones.len() as u32);
-            table.zones.push(Zone::compile(content, first_route));
+            let children = contents.iter().map(|other| &other.origin);
+            let children = children.filter(|other| *other != &content.origin && other.is_within(&content.origin));
+            table.zones.push(Zone::compile(content, children, first_route));
             first_route += content.routes.len() as u32;
         }
         table.zone_at.resize(table.apexes.node_count(), None);
@@ -130,7 +134,9 @@ impl ZoneTable {
 }
 
 impl Zone {
-    fn compile(content: &ZoneContent, first_route: u32) -> Zone {
+    /// `children` are the apexes of other zones below this one: the names exist here, too, though they are answered there (a DS
+    /// for them is asked of this zone, and a name between the two is an empty non-terminal).
+    fn compile<'c>(content: &ZoneContent, children: impl Iterator<Item = &'c Name>, first_route: u32) -> Zone {
         let apex_labels = content.origin.label_count();
         let mut tree = LabelTree::default();
         let mut nodes: Vec<Node> = Vec::new();
@@ -148,12 +154,16 @@ impl Zone {
             let node = node_of(&mut nodes, &route.owner);
             nodes[node].route = Some(first_route + route.route as u32);
         }
+        for child in children {
+            node_of(&mut nodes, child);
+        }
         link_wildcards(content, &tree, &mut nodes, apex_labels);
         for node in &mut nodes {
             node.rrsets.sort_by_key(|rrset| rrset.rtype);
         }
         add_cuts(content, &tree, &mut nodes, apex_labels);
-        Zone { negative_soa: negative_soa(content), origin: content.origin.clone(), apex_labels, tree, nodes }
+        let (negative_soa, negative_ttl_s) = negative_soa(content);
+        Zone { negative_soa, negative_ttl_s, origin: content.origin.clone(), apex_labels, tree, nodes }
     }
 
     /// The apex's node.
@@ -208,11 +218,12 @@ fn fragment(apex: &Name, plain: &PlainRrSet, ttl_s: u32) -> Fragment {
     builder.finish()
 }
 
-fn negative_soa(content: &ZoneContent) -> Fragment {
+fn negative_soa(content: &ZoneContent) -> (Fragment, u32) {
     let soa = content.rrsets.iter().find(|rrset| rrset.rtype == rtype::SOA && rrset.owner == content.origin);
-    soa.map_or_else(Fragment::default, |soa| {
+    soa.map_or_else(Default::default, |soa| {
         let minimum_s = soa.rdatas.first().and_then(|rdata| rdata.last_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
-        fragment(&content.origin, soa, soa.ttl_s.min(minimum_s))
+        let ttl_s = soa.ttl_s.min(minimum_s);
+        (fragment(&content.origin, soa, ttl_s), ttl_s)
     })
 }
 

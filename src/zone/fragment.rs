@@ -47,6 +47,28 @@ impl Fragment {
     }
 }
 
+impl Fragment {
+    /// As [`Fragment::write`], with another TTL in seconds.
+    pub fn write_with_ttl(
+        &self,
+        writer: &mut Writer,
+        section: Section,
+        owner_at: usize,
+        apex_at: usize,
+        ttl_s: u32,
+    ) -> Option<()> {
+        let place = writer.put(&self.wire)?;
+        patch(place, &self.owner_marks, owner_at);
+        patch(place, &self.apex_marks, apex_at);
+        for &mark in &self.owner_marks {
+            let ttl_at = mark as usize + 6; // after owner, type and class
+            place[ttl_at..ttl_at + 4].copy_from_slice(&ttl_s.to_be_bytes());
+        }
+        writer.count(section, self.records());
+        Some(())
+    }
+}
+
 fn patch(place: &mut [u8], marks: &[u32], target: usize) {
     let pointer = pointer_to(target);
     for &mark in marks {

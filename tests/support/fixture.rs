@@ -9,7 +9,10 @@ use std::{
 
 use hickory_proto::{
     op::Message,
-    rr::{Record, RecordType},
+    rr::{
+        Record, RecordType,
+        rdata::opt::{EdnsCode, EdnsOption},
+    },
     serialize::binary::BinDecodable,
 };
 use isochrone::{
@@ -89,7 +92,7 @@ impl Fixture {
     pub fn ask(&mut self, ask: &Ask) -> Answer {
         let bytes = self.ask_bytes(&ask.bytes(), ask.transport).expect("an answer");
         let message = Message::from_bytes(&bytes).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
-        let scope_len = ecs_scope(&bytes);
+        let scope_len = ecs_scope(&message);
         Answer { message, bytes, scope_len }
     }
 
@@ -197,16 +200,10 @@ impl Answer {
     }
 }
 
-/// The scope of the reply's ECS option, read by hand: the library that parses the rest hides it.
-fn ecs_scope(bytes: &[u8]) -> Option<u8> {
-    let opt = bytes.windows(3).rposition(|w| w == [0, 0, 41])?;
-    let mut options = bytes.get(opt + 11..)?;
-    while let [c1, c2, l1, l2, rest @ ..] = options {
-        let len = usize::from(u16::from_be_bytes([*l1, *l2]));
-        if (*c1, *c2) == (0, 8) {
-            return rest.get(3).copied();
-        }
-        options = rest.get(len..)?;
+/// The scope of the reply's ECS option.
+fn ecs_scope(message: &Message) -> Option<u8> {
+    match message.edns.as_ref()?.options().get(EdnsCode::Subnet)? {
+        EdnsOption::Subnet(subnet) => Some(subnet.scope_prefix()),
+        _ => None,
     }
-    None
 }

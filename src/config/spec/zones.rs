@@ -17,7 +17,7 @@ use crate::{
         section::{At, Entry, Origin, Problems, Section},
         value::{Fault, nearest, quote},
     },
-    geo::{Continent, CountryCode},
+    geo::{Continent, CountryCode, special::embedded_v4},
 };
 
 /// One zone.
@@ -295,6 +295,12 @@ fn prefix(text: &str, quoted: &str) -> Result<ClientMatch, Fault> {
     {
         let message = format!("{quoted} is an IPv4 prefix in IPv6 form");
         return Err(Fault::new(message, format!("write \"{v4}/{}\"", v6.prefix_len() - 96)));
+    }
+    if let IpNet::V6(v6) = net
+        && embedded_v4(v6.addr()).is_some()
+    {
+        let message = format!("{quoted} lies among the addresses that stand for IPv4 clients (NAT64, 6to4, Teredo)");
+        return Err(Fault::new(message, "write the IPv4 prefix: such clients count as their IPv4 address".to_string()));
     }
     Ok(ClientMatch::Prefix(net))
 }
