@@ -22,8 +22,9 @@ use crate::{
 #[command(after_help = "Example:
   isochrone explain www.app.geo.example.com --client 203.0.113.0/24
 
-Without --admin and --config it asks the server on this host (http://127.0.0.1:8053), and when there is none it reads the
-default configuration file; then nothing has been probed, and every endpoint counts as up.")]
+Without --admin and --config it asks the server at http://127.0.0.1:8053. Where
+there is none it reads the default configuration file; then nothing has been
+probed, and every endpoint counts as up.")]
 pub struct ExplainArgs {
     /// Name that the client asks for
     #[arg(value_parser = parse_name)]

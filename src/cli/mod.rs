@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     after_help = "Try it:  isochrone demo\nRun it:  isochrone check && isochrone serve"
 )]
 struct Cli {
-    /// Shape of the log lines that serve and demo write to stderr (RUST_LOG=debug tells more)
+    /// Shape of the log lines of serve and demo, on stderr (RUST_LOG=debug tells more)
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: Format,
     #[command(subcommand)]
@@ -76,10 +76,8 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum Format {
-    /// For people
     #[default]
     Text,
-    /// One JSON object a line
     Json,
 }
 

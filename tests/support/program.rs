@@ -1,5 +1,6 @@
 //! The real program: run to its end, or started, asked and stopped.
 #![allow(dead_code)] // each test file uses a part
+#![allow(clippy::disallowed_methods)] // it starts, waits and gives up
 
 use std::{
     fs,
@@ -83,13 +84,22 @@ impl Folder {
 
     /// Starts `serve` or `demo` and waits until it says that it is ready.
     pub fn start(&self, arguments: &[&str]) -> Program {
-        let mut child = self.command(&[&["--log-format", "json"], arguments].concat()).spawn().unwrap();
+        self.start_with(arguments, &[])
+    }
+
+    /// The same with environment variables. With several addresses `dns` is the first.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Program {
+        let mut command = self.command(&[&["--log-format", "json"], arguments].concat());
+        let mut child = command.envs(variables.iter().copied()).spawn().unwrap();
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut program = Program { child, dns: unknown, admin: unknown, stderr, stdout };
         let ready = program.wait_for_log("ready", |line| line["message"] == "ready");
-        let address = |key: &str| ready[key].as_str().unwrap().parse().unwrap_or(unknown);
+        let address = |key: &str| {
+            let all = ready[key].as_str().unwrap();
+            all.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(unknown)
+        };
         (program.dns, program.admin) = (address("listen"), address("admin"));
         program
     }
