@@ -2,7 +2,6 @@
 //! and IPv6. Needs Debian's nginx-light, openssl, bind9-dnsutils and knot-dnsutils; fails loudly without them.
 
 #[path = "support/mmdb.rs"]
-#[allow(dead_code)]
 mod mmdb;
 #[path = "support/program.rs"]
 mod program;

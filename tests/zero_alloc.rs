@@ -146,7 +146,8 @@ fn an_answer_neither_allocates_nor_frees() {
     let queries = queries();
     let mut out = vec![0; 65_535];
     let mut sent = 0;
-    let states: [(&str, fn(&str) -> TargetHealth); 3] = [
+    type HealthOf = fn(&str) -> TargetHealth;
+    let states: [(&str, HealthOf); 3] = [
         ("all up", |_| TargetHealth::UNKNOWN),
         ("one down", |endpoint| TargetHealth { up: endpoint != "192.0.2.1", ..TargetHealth::UNKNOWN }),
         ("all down", |_| TargetHealth { up: false, ..TargetHealth::UNKNOWN }),
