@@ -63,7 +63,7 @@ done
 "${podman[@]}" exec "$name" isochrone check >/dev/null || fail "check fails"
 [ "$("${podman[@]}" exec "$name" sh -c 'touch /x 2>/dev/null; echo $?')" != 0 ] || fail "the root file system can be written to"
 
-"${podman[@]}" stop -t 10 "$name" >/dev/null
+"${podman[@]}" stop -t 10 "$name" >/dev/null 2>&1 || fail "it does not stop"
 code=$("${podman[@]}" inspect --format '{{.State.ExitCode}}' "$name")
 [ "$code" = 0 ] || { "${podman[@]}" logs "$name" >&2; fail "SIGTERM ended it with status $code"; }
 echo "container: built, run, asked and stopped: ok"
