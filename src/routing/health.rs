@@ -27,7 +27,6 @@ impl TargetHealth {
 pub struct HealthView {
     pools: Vec<PoolState>,
     fallback_order: Vec<RegionId>,
-    has_baseline: bool,
 }
 
 /// The state of a pool.
@@ -98,11 +97,7 @@ impl HealthView {
         }
         let mut fallback_order: Vec<RegionId> = (0..plan.region_names.len()).map(|n| RegionId(n as u8)).collect();
         fallback_order.sort_by(|a, b| baselines_ms[a.index()].total_cmp(&baselines_ms[b.index()]));
-        HealthView {
-            pools: plan.pools.iter().map(|pool| PoolState::of(pool, targets)).collect(),
-            fallback_order,
-            has_baseline: baselines_ms.iter().any(|ms| ms.is_finite()),
-        }
+        HealthView { pools: plan.pools.iter().map(|pool| PoolState::of(pool, targets)).collect(), fallback_order }
     }
 
     /// The state of a pool.
@@ -113,10 +108,5 @@ impl HealthView {
     /// The regions in the order for clients of whom nothing is known: by this server's own connect times (and bias), else file order.
     pub fn fallback_order(&self) -> &[RegionId] {
         &self.fallback_order
-    }
-
-    /// True when the fallback order comes from connect times.
-    pub fn has_baseline(&self) -> bool {
-        self.has_baseline
     }
 }

@@ -1,6 +1,6 @@
 //! Routes and endpoint pools as queries use them: everything that does not change with health.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use super::{
     build::{MapRule, MapSpec},
@@ -415,10 +415,5 @@ impl Pool {
             (Family::V4, None) => self.v4.slots.len(),
             (Family::V6, None) => self.v6.slots.len(),
         }
-    }
-
-    /// The time between the probes that settle a doubt.
-    pub fn fast_interval(&self) -> Option<Duration> {
-        self.check.as_ref().map(|check| check.fast_interval)
     }
 }

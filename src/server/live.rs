@@ -7,7 +7,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Cache};
-use tokio::sync::watch;
 
 use super::world::{World, unix_s};
 use crate::{
@@ -34,7 +33,6 @@ pub struct Live {
     /// When the server started.
     pub started: SystemTime,
     control: Mutex<Control>,
-    generation: watch::Sender<u64>,
 }
 
 /// What only the control plane touches.
@@ -72,7 +70,6 @@ impl Live {
                 panics: BTreeMap::new(),
                 retired: Vec::new(),
             }),
-            generation: watch::Sender::new(1),
         })
     }
 
@@ -155,7 +152,6 @@ impl Live {
         let generation = before.generation + 1;
         self.snapshot.store(Arc::new(world.snapshot(generation, Arc::new(health), keys, control.cookies)));
         control.retired.push(before);
-        self.generation.send_replace(generation);
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
