@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -178,6 +178,7 @@ async fn control(
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
     let follower = tokio::spawn(supervise(live.clone(), "publish", follow_health));
+    let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let admin = admin_listener.map(|listener| {
         let listen = ready.listen.iter().map(ToString::to_string).collect();
@@ -213,6 +214,7 @@ async fn control(
     stop.send_replace(true);
     let stopped = tokio::task::spawn_blocking(move || serving.stop()).await;
     follower.abort();
+    signer.abort();
     announcer.abort();
     prober.stop().await;
     if let Some(admin) = admin {
@@ -244,6 +246,25 @@ async fn follow_health(live: Arc<Live>) {
         live.follow_health();
         if changes.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Signs zones anew in good time, and when the clock was set. Looks every second: a look compares a few numbers.
+async fn keep_signed(live: Arc<Live>) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now_s = world::unix_s(SystemTime::now());
+        if live.is_signing_due(now_s) {
+            let live = live.clone();
+            let signing = tokio::task::spawn_blocking(move || live.sign_anew(now_s));
+            match signing.await.map_err(tokio::task::JoinError::try_into_panic) {
+                Ok(true) => tracing::info!("signed zones anew"),
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Ok(false) | Err(Err(_)) => {} // done by a reload, or the program is ending
+            }
         }
     }
 }

@@ -168,7 +168,7 @@ fn static_names_are_answered_by_the_book() {
         ("com", "NS", "5 |  |  | ".into()),
         ("example.com", "AXFR", "5 |  |  | ".into()),
     ];
-    let serial = fixture.world.serials[0].1.to_string();
+    let serial = fixture.world.contents[0].serial.to_string();
     for (name, qtype, expected) in cases {
         let text = fixture.ask(&Ask::new(name, qtype)).text().replace(&serial, "SERIAL");
         let text = text.replace("\"", "");

@@ -99,7 +99,7 @@ pub fn zone_file(data: &[u8]) {
             report.render(false);
         }
         Ok(contents) => {
-            let table = ZoneTable::compile(&contents);
+            let table = ZoneTable::compile(&contents, 0);
             for rrset in contents.iter().flat_map(|content| &content.rrsets) {
                 let name = QName::from_name(&rrset.owner);
                 assert!(table.find(&name, rrset.rtype).is_some(), "{} is in no zone", rrset.owner);
@@ -156,5 +156,5 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let world = World::compile(CONFIG.clone(), Path::new("core.toml")).unwrap_or_else(|report| panic!("{report}"));
     let health = HealthView::new(&world.plan, &vec![TargetHealth::UNKNOWN; world.plan.targets.len()]);
     let keys = Registry::new().answer_keys(world.plan.answer_labels(&world.config));
-    world.snapshot(1, Arc::new(health), keys, CookieSecrets { current: [7; 16], previous: [8; 16] })
+    world.first_snapshot(health, keys, CookieSecrets { current: [7; 16], previous: [8; 16] })
 });

@@ -275,7 +275,11 @@ fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &
     let mut name = request.name.clone();
     for _ in 0..super::CHAIN_MAX {
         let qname = QName::from_name(&name);
-        let Found::Node(node) = snapshot.zones.find(&qname, request.qtype)?.find(&qname) else { return None };
+        let (Found::Node(node) | Found::Wildcard { node, .. }) =
+            snapshot.zones.find(&qname, request.qtype)?.find(&qname)
+        else {
+            return None;
+        };
         if let Some(target) = node.rrset(rtype::CNAME).and_then(|cname| cname.target.as_ref()) {
             name = target.clone();
             continue;
@@ -284,7 +288,7 @@ fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &
         let route = &snapshot.plan.routes[index];
         let answers = match request.qtype {
             rtype::A | rtype::AAAA => true,
-            rtype::ANY => node.rrsets.is_empty(),
+            rtype::ANY => node.rrsets.iter().all(|rrset| rrset.rtype == rtype::NSEC),
             _ => route.kind == RouteKind::Names,
         };
         return answers.then_some((index, route));

@@ -132,6 +132,7 @@ impl Core {
             address: ecs.filter(|ecs| ecs.source_len > 0).map_or(arrival.client, |ecs| ecs.address),
             resolver: arrival.client,
         };
+        let dnssec_ok = edns.is_some_and(|edns| edns.dnssec_ok);
         let mut reply = resolve::Reply {
             writer,
             snapshot,
@@ -139,9 +140,11 @@ impl Core {
             client,
             turn: self.turn,
             apex_at: 12 + question.name.offset_of_suffix(zone.apex_labels),
-            dnssec_ok: edns.is_some_and(|edns| edns.dnssec_ok),
+            dnssec_ok,
+            signed: zone.signed.as_ref().filter(|_| dnssec_ok),
             scope_len: 0,
             answered: None,
+            proofs: resolve::Proofs::default(),
         };
         let (rcode, is_truncated) = match reply.resolve(question) {
             Ok(rcode) => (rcode, false),

@@ -2,6 +2,7 @@
 
 use super::{Answered, CHAIN_MAX, Chain};
 use crate::{
+    config::model::RegionId,
     routing::{
         Family, Snapshot,
         plan::{PoolId, Ring, Route, RouteKind},
@@ -11,7 +12,7 @@ use crate::{
         Name, QName, Question, Rcode, Writer, class, rtype,
         writer::{QNAME_AT, Section},
     },
-    zone::{Cut, Found, Node, RrSet, Zone},
+    zone::{Cut, Found, Node, OwnedFragment, RrSet, Signed, Zone, sign::SortKey},
 };
 
 /// The reply has no room left: truncate it.
@@ -33,10 +34,49 @@ pub struct Reply<'r, 's> {
     pub apex_at: usize,
     /// The client wants DNSSEC records.
     pub dnssec_ok: bool,
+    /// The signed side of the zone, if it has one and the client wants it.
+    pub signed: Option<&'s Signed>,
     /// The narrowest scope of the route answers so far.
     pub scope_len: u8,
     /// The last route that answered.
     pub answered: Option<Answered>,
+    /// Proofs that go into the authority section.
+    pub proofs: Proofs<'s>,
+}
+
+/// The links of the NSEC chain that a reply shows, each once. They wait until the answer section is complete.
+#[derive(Default)]
+pub struct Proofs<'s> {
+    list: [Option<&'s OwnedFragment>; PROOFS_MAX],
+    len: usize,
+}
+
+/// One for each wildcard on the way, two for what the end of it lacks.
+const PROOFS_MAX: usize = CHAIN_MAX + 3;
+
+impl<'s> Proofs<'s> {
+    fn add(&mut self, record: &'s OwnedFragment) {
+        let is_new = !self.list[..self.len].iter().any(|noted| noted.is_some_and(|noted| std::ptr::eq(noted, record)));
+        if is_new && self.len < PROOFS_MAX {
+            self.list[self.len] = Some(record);
+            self.len += 1;
+        }
+    }
+
+    fn noted(&self) -> impl Iterator<Item = &'s OwnedFragment> {
+        self.list[..self.len].iter().copied().flatten()
+    }
+}
+
+/// Why a name has nothing of what is asked.
+#[derive(Clone, Copy)]
+enum Lack {
+    /// The name does not exist; labels of its closest encloser.
+    Name(usize),
+    /// It exists without the type.
+    Type,
+    /// A wildcard stands for it, without the type; labels of the closest encloser.
+    WildcardType(usize),
 }
 
 /// A name on its way through the zone, and where it stands in the message.
@@ -56,6 +96,12 @@ enum Step<'s> {
 impl<'s> Reply<'_, 's> {
     /// Writes the answer to a question whose name lies in the zone.
     pub fn resolve(&mut self, question: &Question) -> Result<Rcode, Full> {
+        let rcode = self.follow(question)?;
+        self.write_proofs()?;
+        Ok(rcode)
+    }
+
+    fn follow(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
         let mut dnames: [Option<&'s RrSet>; CHAIN_MAX] = [None; CHAIN_MAX];
@@ -63,16 +109,20 @@ impl<'s> Reply<'_, 's> {
         let mut owner = Owner { name: &question.name, at: QNAME_AT };
         for hop in 0..=CHAIN_MAX {
             let step = match self.zone.find(owner.name) {
-                Found::Missing => Step::Done(self.negative(Rcode::NxDomain)?),
-                Found::Node(node) => self.node(node, &owner, question.qtype)?,
+                Found::Missing { encloser } => Step::Done(self.negative(&owner, Lack::Name(encloser), u32::MAX)?),
+                Found::Node(node) => self.node(node, &owner, question.qtype, Lack::Type)?,
+                Found::Wildcard { node, encloser } => {
+                    self.prove(owner.name, owner.name.label_count(), None);
+                    self.node(node, &owner, question.qtype, Lack::WildcardType(encloser))?
+                }
                 Found::Cut { node, labels, .. }
                     if labels == owner.name.label_count() && question.qtype == rtype::DS =>
                 {
-                    self.node(node, &owner, question.qtype)?
+                    self.node(node, &owner, question.qtype, Lack::Type)?
                 }
                 Found::Cut { cut, labels, .. } => {
                     self.writer.set_authoritative(hop > 0);
-                    self.referral(cut, self.suffix_at(&owner, labels))?;
+                    self.referral(cut, &owner, labels)?;
                     Step::Done(Rcode::NoError)
                 }
                 Found::Dname { rrset, .. }
@@ -125,58 +175,104 @@ impl<'s> Reply<'_, 's> {
         }
     }
 
-    fn node(&mut self, node: &'s Node, owner: &Owner, qtype: u16) -> Result<Step<'s>, Full> {
-        if let Some(cname) = node.rrset(rtype::CNAME)
-            && !matches!(qtype, rtype::CNAME | rtype::ANY)
-        {
+    fn node(&mut self, node: &'s Node, owner: &Owner, qtype: u16, lack: Lack) -> Result<Step<'s>, Full> {
+        if let Some(rrset) = node.rrset(qtype) {
+            self.put(rrset, owner)?;
+            return Ok(Step::Done(Rcode::NoError));
+        }
+        if let Some(cname) = node.rrset(rtype::CNAME).filter(|_| !matches!(qtype, rtype::ANY | rtype::RRSIG)) {
             let target_at = self.writer.position() + 12;
             self.put(cname, owner)?;
             return Ok(cname.target.as_ref().map_or(Step::Done(Rcode::NoError), |to| Step::Follow(to, target_at)));
+        }
+        // ANY gets one RRset (RFC 8482 §4.1): a static one if there is any.
+        let any = node.rrsets.iter().filter(|rrset| qtype == rtype::ANY && rrset.rtype != rtype::NSEC);
+        if let Some(rrset) = any.min_by_key(|rrset| rrset.records.wire_len()) {
+            self.put(rrset, owner)?;
+            return Ok(Step::Done(Rcode::NoError));
+        }
+        // RRSIG likewise (§7): the signatures of one RRset.
+        let signed = node.rrsets.iter().filter(|rrset| qtype == rtype::RRSIG && rrset.rrsigs.records() > 0);
+        if let Some(rrset) = signed.min_by_key(|rrset| rrset.rrsigs.wire_len()) {
+            rrset.rrsigs.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full)?;
+            return Ok(Step::Done(Rcode::NoError));
         }
         if let Some(index) = node.route {
             let route = &self.snapshot.plan.routes[index as usize];
             let family = match (route.kind, qtype) {
                 (RouteKind::Names, _) | (RouteKind::Addresses, rtype::A) => Some(Family::V4),
                 (RouteKind::Addresses, rtype::AAAA) => Some(Family::V6),
-                // ANY gets one RRset (RFC 8482 §4.1): a static one if there is any.
-                (RouteKind::Addresses, rtype::ANY) if node.rrsets.is_empty() => {
+                (RouteKind::Addresses, rtype::ANY) => {
                     Some(if route.dependence(None, Family::V4).exists { Family::V4 } else { Family::V6 })
                 }
                 _ => None,
             };
             if let Some(family) = family {
-                return self.route(index as usize, route, family, owner, qtype);
+                return self.route(index as usize, route, family, owner, qtype, lack);
             }
         }
-        let rrset = match qtype {
-            rtype::ANY => node.rrsets.iter().min_by_key(|rrset| rrset.records.wire_len()),
-            _ => node.rrset(qtype),
-        };
-        match rrset {
-            Some(rrset) => {
-                self.put(rrset, owner)?;
-                Ok(Step::Done(Rcode::NoError))
-            }
-            None => Ok(Step::Done(self.negative(Rcode::NoError)?)),
-        }
+        Ok(Step::Done(self.negative(owner, lack, u32::MAX)?))
     }
 
     fn put(&mut self, rrset: &RrSet, owner: &Owner) -> Result<(), Full> {
-        rrset.records.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full)
-    }
-
-    /// NXDOMAIN or NODATA: the SOA with the negative TTL (RFC 2308).
-    fn negative(&mut self, rcode: Rcode) -> Result<Rcode, Full> {
-        self.zone.negative_soa.write(&mut self.writer, Section::Authority, self.apex_at, self.apex_at).ok_or(Full)?;
-        Ok(rcode)
-    }
-
-    /// The cut's name servers; glue below the cut must fit (RFC 9471), other addresses are left out where they do not.
-    fn referral(&mut self, cut: &Cut, cut_at: usize) -> Result<(), Full> {
-        cut.ns.write(&mut self.writer, Section::Authority, cut_at, self.apex_at).ok_or(Full)?;
-        if let Some(ds) = cut.ds.as_ref().filter(|_| self.dnssec_ok) {
-            ds.write(&mut self.writer, Section::Authority, cut_at, self.apex_at).ok_or(Full)?;
+        rrset.records.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full)?;
+        match self.signed {
+            Some(_) => rrset.rrsigs.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full),
+            None => Ok(()),
         }
+    }
+
+    /// NXDOMAIN or NODATA: the SOA with the negative TTL (RFC 2308), or a lower one, and the proof of what lacks.
+    fn negative(&mut self, owner: &Owner, lack: Lack, ttl_s_max: u32) -> Result<Rcode, Full> {
+        let ttl_s = self.zone.negative_ttl_s.min(ttl_s_max);
+        let (section, apex_at) = (Section::Authority, self.apex_at);
+        let rrsigs = self.signed.map(|signed| &signed.negative_soa_rrsigs);
+        for part in std::iter::once(&self.zone.negative_soa).chain(rrsigs) {
+            part.write_with_ttl(&mut self.writer, section, apex_at, apex_at, ttl_s).ok_or(Full)?;
+        }
+        let labels = owner.name.label_count();
+        match lack {
+            Lack::Type => self.prove(owner.name, labels, None),
+            Lack::WildcardType(encloser) => self.prove(owner.name, encloser, Some(b"*")),
+            Lack::Name(encloser) => {
+                self.prove(owner.name, labels, None);
+                self.prove(owner.name, encloser, Some(b"*"));
+                return Ok(Rcode::NxDomain);
+            }
+        }
+        Ok(Rcode::NoError)
+    }
+
+    /// Notes the link of the chain that matches or covers a name: the last `labels` labels of `name`, and below them `child`.
+    fn prove(&mut self, name: &QName, labels: usize, child: Option<&[u8]>) {
+        let Some(signed) = self.signed else { return };
+        let mut key = SortKey::new(name, labels, self.zone.apex_labels);
+        if let Some(label) = child {
+            key.push(label);
+        }
+        self.proofs.add(signed.chain.find(&key));
+    }
+
+    fn write_proofs(&mut self) -> Result<(), Full> {
+        for record in std::mem::take(&mut self.proofs).noted() {
+            record.write(&mut self.writer, Section::Authority, self.apex_at).ok_or(Full)?;
+        }
+        Ok(())
+    }
+
+    /// The cut's name servers, and DS or the proof that there is none; glue below the cut must fit (RFC 9471), other addresses are
+    /// left out where they do not.
+    fn referral(&mut self, cut: &Cut, owner: &Owner, labels: usize) -> Result<(), Full> {
+        let cut_at = self.suffix_at(owner, labels);
+        cut.ns.write(&mut self.writer, Section::Authority, cut_at, self.apex_at).ok_or(Full)?;
+        match &cut.ds {
+            Some(ds) if self.dnssec_ok => {
+                ds.write(&mut self.writer, Section::Authority, cut_at, self.apex_at).ok_or(Full)?;
+            }
+            Some(_) => {}
+            None => self.prove(owner.name, labels, None),
+        }
+        self.write_proofs()?;
         if cut.glue.records() > 0 {
             cut.glue.write(&mut self.writer, Section::Additional, self.apex_at).ok_or(Full)?;
         }
@@ -189,7 +285,7 @@ impl<'s> Reply<'_, 's> {
     /// The DNAME and the CNAME that it stands for (RFC 6672 §3.1); the target and where it stands, or YXDOMAIN.
     fn dname(&mut self, rrset: &RrSet, labels: usize, owner: &Owner) -> Result<Result<(QName, usize), Rcode>, Full> {
         let dname_at = self.suffix_at(owner, labels);
-        rrset.records.write(&mut self.writer, Section::Answer, dname_at, self.apex_at).ok_or(Full)?;
+        self.put(rrset, &Owner { name: owner.name, at: dname_at })?;
         let Some(target) = rrset.target.as_ref().and_then(|to| owner.name.substitute(labels, to)) else {
             return Ok(Err(Rcode::YxDomain));
         };
@@ -216,22 +312,18 @@ impl<'s> Reply<'_, 's> {
         family: Family,
         owner: &Owner,
         qtype: u16,
+        lack: Lack,
     ) -> Result<Step<'s>, Full> {
         let snapshot = self.snapshot;
         let decision = policy::decide(&snapshot.plan, &snapshot.health, route, family, self.client);
         let (region, pool, reason) = match decision.outcome {
-            Outcome::NoData => {
-                let ttl_s = self.zone.negative_ttl_s.min(decision.negative_ttl_s);
-                let soa = &self.zone.negative_soa;
-                let (section, apex_at) = (Section::Authority, self.apex_at);
-                soa.write_with_ttl(&mut self.writer, section, apex_at, apex_at, ttl_s).ok_or(Full)?;
-                return Ok(Step::Done(Rcode::NoError));
-            }
+            Outcome::NoData => return Ok(Step::Done(self.negative(owner, lack, decision.negative_ttl_s)?)),
             Outcome::ServFail => {
                 self.writer.clear();
                 self.writer.set_authoritative(false);
                 self.scope_len = 0;
                 self.answered = None;
+                self.proofs = Proofs::default();
                 return Ok(Step::Done(Rcode::ServFail));
             }
             Outcome::Region { region, pool, reason } => (region, pool, reason),
@@ -241,6 +333,7 @@ impl<'s> Reply<'_, 's> {
         let members = &snapshot.plan.pools[pool.0 as usize];
         if let Some(name) = &members.name {
             let at = self.cname(owner, name.as_wire(), decision.ttl_s)?;
+            self.route_rrsigs(index, route, family, region, reason, &decision, owner)?;
             let step = match qtype {
                 rtype::CNAME | rtype::ANY => Step::Done(Rcode::NoError),
                 _ => Step::Follow(name, at),
@@ -251,7 +344,29 @@ impl<'s> Reply<'_, 's> {
             Family::V4 => self.addresses(&members.v4, rtype::A, route, pool, reason, &decision, owner)?,
             Family::V6 => self.addresses(&members.v6, rtype::AAAA, route, pool, reason, &decision, owner)?,
         }
+        self.route_rrsigs(index, route, family, region, reason, &decision, owner)?;
         Ok(Step::Done(Rcode::NoError))
+    }
+
+    /// The signatures of a route's answer, with the answer's TTL.
+    #[allow(clippy::too_many_arguments)] // one call for each kind of route, both just above
+    fn route_rrsigs(
+        &mut self,
+        index: usize,
+        route: &Route,
+        family: Family,
+        region: RegionId,
+        reason: Reason,
+        decision: &policy::Decision,
+        owner: &Owner,
+    ) -> Result<(), Full> {
+        if self.signed.is_none() {
+            return Ok(());
+        }
+        let rrsigs = self.snapshot.signed.rrsigs(index, route, region, family, reason, decision.network_hash);
+        let rrsigs = rrsigs.ok_or(Full)?;
+        let (section, apex_at) = (Section::Answer, self.apex_at);
+        rrsigs.write_with_ttl(&mut self.writer, section, owner.at, apex_at, decision.ttl_s).ok_or(Full)
     }
 
     #[allow(clippy::too_many_arguments)] // one call for each family, both just above

@@ -106,6 +106,9 @@ fn shown(zone: &ZoneContent, config: &Config) -> String {
     for (name, address) in &glue {
         record(name, if address.is_ipv4() { "A" } else { "AAAA" }, &address.to_string());
     }
+    if let Some(keys) = &zone.keys {
+        record(origin, "DS", &keys.main().ds_text(origin));
+    }
     out.push('\n');
     for note in notes(zone, &servers, config) {
         let _ = writeln!(out, "; {note}");
@@ -133,8 +136,18 @@ fn notes(zone: &ZoneContent, servers: &[Server], config: &Config) -> Vec<String>
     for server in servers.iter().filter(|server| !server.is_inside) {
         notes.push(format!("{} must have its addresses in the zone it belongs to.", server.name));
     }
-    notes.push("DS: none, the zone is not signed. Should the zone above hold a DS record for".into());
-    notes.push("it, have it removed: validating resolvers would refuse every answer.".into());
+    match &zone.keys {
+        None => {
+            notes.push("DS: none, the zone is not signed. Should the zone above hold a DS record for".into());
+            notes.push("it, have it removed: validating resolvers would refuse every answer.".into());
+        }
+        Some(keys) => {
+            notes.push("DS: hand it in when every server of the zone answers with signatures, and no".into());
+            notes.push("sooner. A zone above that looks for it by itself (RFC 8078) finds here:".into());
+            notes.push(format!("  {origin} CDS {}", keys.main().ds_text(origin)));
+            notes.push(format!("  {origin} CDNSKEY {}", keys.main().dnskey_text()));
+        }
+    }
     notes.push("When all is done, each name server must answer, and so must the world:".into());
     for server in servers {
         let at = server.addresses.first().map_or_else(|| server.name.to_string(), ToString::to_string);

@@ -5,6 +5,7 @@ mod delegation;
 mod demo;
 mod explain;
 mod geo;
+mod key;
 mod probe;
 mod remote;
 mod serve;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(args),
         Command::Status(args) => status::run(args),
         Command::Delegation(args) => delegation::run(args),
+        Command::Key(args) => key::run(args),
         Command::Geo(args) => geo::run(args),
     };
     done.unwrap_or_else(|error| tell(&error))
@@ -71,6 +73,7 @@ enum Command {
     Probe(probe::ProbeArgs),
     Status(status::StatusArgs),
     Delegation(delegation::DelegationArgs),
+    Key(key::KeyArgs),
     Geo(geo::GeoArgs),
 }
 

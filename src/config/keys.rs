@@ -241,7 +241,7 @@ pub static ZONE: Schema = Schema {
         key("negative-ttl", F::Integer(0, 86_400), D::Integer(60)),
         key("file", F::Word("path"), D::Text("")),
         key("records", F::Word("zone-file text"), D::Text("")),
-        later("dnssec-key", F::Word("path"), D::Text("")),
+        key("dnssec-key", F::Texts(4, "path"), D::Texts(&[])),
     ],
     sections: &["routes"],
     later_sections: &[],

@@ -187,6 +187,8 @@ pub struct Zone {
     pub negative_ttl_s: u32,
     /// Static records: the zone file's and the inline ones.
     pub texts: Vec<ZoneText>,
+    /// Signing keys; none: the zone is not signed. All of them sign, the first is the one that the zone above is to know.
+    pub dnssec_keys: Vec<KeyText>,
     /// Routes in file order.
     pub routes: Vec<Route>,
     /// Where the zone's header stands.
@@ -201,6 +203,27 @@ pub struct ZoneText {
     pub spot: Spot,
     /// The folder that `$INCLUDE` may read from; `None`: inline text, nothing may be included.
     pub folder: Option<PathBuf>,
+}
+
+/// A file that holds a signing key, read but not understood yet.
+#[derive(Debug, Clone)]
+pub struct KeyText {
+    /// The file.
+    pub path: PathBuf,
+    /// What it holds.
+    pub text: Secret,
+    /// Where the configuration names it.
+    pub spot: Spot,
+}
+
+/// A text that no log and no error message may show.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 impl ZoneText {

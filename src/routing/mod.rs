@@ -9,6 +9,7 @@ pub mod map;
 mod overlay;
 pub mod plan;
 pub mod policy;
+pub mod signed;
 pub mod snapshot;
 
 pub use map::ClientMap;

@@ -263,9 +263,19 @@ pub fn answers<'p, A>(
     max_answers: usize,
     network_hash: u64,
 ) -> impl Iterator<Item = &'p A> + Clone {
+    answers_of_window(ring, up, max_answers, window(network_hash))
+}
+
+/// As [`answers`], for a window by its number.
+pub fn answers_of_window<'p, A>(
+    ring: &'p Ring<A>,
+    up: Option<&'p [bool]>,
+    max_answers: usize,
+    n: u32,
+) -> impl Iterator<Item = &'p A> + Clone {
     let len = ring.slots.len();
     let start = match len > max_answers {
-        true => ring.window_start(window(network_hash), WINDOWS),
+        true => ring.window_start(n, WINDOWS),
         false => 0,
     };
     let (tail, head) = (&ring.slots[start..], &ring.slots[..start]);

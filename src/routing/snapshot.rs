@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{health::HealthView, plan::Plan};
+use super::{health::HealthView, plan::Plan, signed::SignedAnswers};
 use crate::{telemetry::counters::AnswerKeys, wire::cookie::CookieSecrets, zone::ZoneTable};
 
 /// Everything that an answer depends on.
@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub plan: Arc<Plan>,
     /// What is usable now.
     pub health: Arc<HealthView>,
+    /// Signatures of what routes can answer with under this health.
+    pub signed: Arc<SignedAnswers>,
     /// What the server says of itself.
     pub settings: Arc<Settings>,
     /// The labels of the answer counters.

@@ -8,15 +8,16 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::world::{World, unix_s};
+use super::world::{Published, World, unix_s};
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
     health::{self, Board, Prober},
-    routing::{Snapshot, health::HealthView},
+    routing::{Snapshot, health::HealthView, signed::SignedAnswers},
     telemetry::{Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
+    zone::ZoneTable,
 };
 
 /// How often a new cookie secret is made. The one before stays valid, and cookies live an hour, so none is ever refused early.
@@ -38,6 +39,7 @@ pub struct Live {
 /// What only the control plane touches.
 struct Control {
     world: Arc<World>,
+    zones: Arc<ZoneTable>, // of the world, with their present signatures
     epoch: u64,
     cookies: CookieSecrets,
     cookies_made: Instant,
@@ -54,7 +56,8 @@ impl Live {
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
         let statuses = board.snapshot();
         let health = HealthView::new(&world.plan, &world.target_health(&statuses));
-        let snapshot = world.snapshot(1, Arc::new(health), keys, cookies);
+        let zones = world.zones.clone();
+        let snapshot = world.first_snapshot(health, keys, cookies);
         let now = SystemTime::now();
         Arc::new(Live {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -63,6 +66,7 @@ impl Live {
             started: now,
             control: Mutex::new(Control {
                 world,
+                zones,
                 epoch: statuses.epoch,
                 cookies,
                 cookies_made: Instant::now(),
@@ -110,6 +114,7 @@ impl Live {
     pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
+        control.zones = world.zones.clone();
         control.world = world;
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());
@@ -145,13 +150,40 @@ impl Live {
         if !even_if_equal && *before.health == health {
             return;
         }
-        let keys = match Arc::ptr_eq(&before.plan, &world.plan) {
+        let is_same_plan = Arc::ptr_eq(&before.plan, &world.plan);
+        let answer_keys = match is_same_plan {
             true => before.answer_keys.clone(),
             false => self.registry.answer_keys(world.plan.answer_labels(&world.config)),
         };
-        let generation = before.generation + 1;
-        self.snapshot.store(Arc::new(world.snapshot(generation, Arc::new(health), keys, control.cookies)));
+        let nothing = SignedAnswers::default();
+        let signed_before = if is_same_plan { &before.signed } else { &nothing };
+        let signed = Arc::new(SignedAnswers::new(&world.plan, &health, &control.zones, signed_before));
+        let (zones, cookies) = (control.zones.clone(), control.cookies);
+        let published = Published { zones, health: Arc::new(health), signed, answer_keys, cookies };
+        self.snapshot.store(Arc::new(world.snapshot(before.generation + 1, published)));
         control.retired.push(before);
+    }
+
+    /// Signs those zones anew whose time has come, which takes a while with many names, and publishes them; health is followed
+    /// meanwhile. True when anything was signed.
+    pub fn sign_anew(&self, now_s: u64) -> bool {
+        let (world, zones) = {
+            let control = self.control();
+            (control.world.clone(), control.zones.clone())
+        };
+        let Some(signed) = zones.signed_anew(&world.contents, now_s) else { return false };
+        let mut control = self.control();
+        // A reload that came in between has signed everything anew by itself.
+        if Arc::ptr_eq(&control.world, &world) {
+            control.zones = Arc::new(signed);
+            self.publish(&mut control, true);
+        }
+        true
+    }
+
+    /// True when it is time for [`Live::sign_anew`].
+    pub fn is_signing_due(&self, now_s: u64) -> bool {
+        self.control().zones.is_due(now_s)
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

@@ -16,6 +16,7 @@ use crate::{
     health::{self, TargetStatus},
     routing::{Snapshot, plan::Pool},
     telemetry::{TransportKind, metrics, metrics::Families},
+    zone::ZoneContent,
 };
 
 /// The running server as the admin interface sees it.
@@ -154,12 +155,12 @@ fn endpoint(endpoint: String, check: Option<String>, status: Option<&TargetStatu
 }
 
 fn zones(world: &World) -> Vec<ZoneStatus> {
-    let of = |((origin, serial), zone): (&(crate::wire::Name, u32), &crate::config::model::Zone)| ZoneStatus {
-        name: origin.to_string(),
-        serial: *serial,
+    let of = |(content, zone): (&ZoneContent, &crate::config::model::Zone)| ZoneStatus {
+        name: content.origin.to_string(),
+        serial: content.serial,
         routes: zone.routes.iter().map(|route| route.label.clone()).collect(),
     };
-    world.serials.iter().zip(&world.config.zones).map(of).collect()
+    world.contents.iter().zip(&world.config.zones).map(of).collect()
 }
 
 fn queries(live: &Live) -> Queries {
@@ -245,6 +246,14 @@ fn server_metrics(live: &Live, view: &View, families: &mut Families) {
     families
         .gauge("geo_database_build_timestamp_seconds", "When the location data was made.")
         .value(world.locations.build_epoch() as f64);
+    let family =
+        families.gauge("rrsig_expiry_timestamp_seconds", "When the first signature of a signed zone runs out.");
+    for zone in view.snapshot.zones.zones() {
+        if let Some(signed) = &zone.signed {
+            let name = zone.origin.to_string().trim_end_matches('.').to_string();
+            family.sample([("zone", name)], signed.signer.expires_s() as f64);
+        }
+    }
     let mut panics = live.panics();
     panics.insert("probe", live.board.panics());
     let family = families.counter("task_panics", "Panics of control-plane tasks, which were restarted.");

@@ -1,6 +1,7 @@
 //! Everything compiled from one configuration: the loader that `serve`, a reload and `check` share.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,11 +19,12 @@ use crate::{
         build::{self, Sources},
         health::{HealthView, TargetHealth},
         plan::{Draft, Pool},
+        signed::SignedAnswers,
         snapshot::Settings,
     },
     telemetry::AnswerKeys,
-    wire::{Name, cookie::CookieSecrets},
-    zone::{ZoneTable, content},
+    wire::cookie::CookieSecrets,
+    zone::{ZoneContent, ZoneTable, content},
 };
 
 /// A configuration with all that was compiled from it.
@@ -37,10 +39,10 @@ pub struct World {
     pub asns: Option<AsnTable>,
     /// The regions in file order, as the estimates see them.
     pub sites: Vec<RegionSite>,
-    /// Compiled zones.
+    /// Compiled zones, with the signatures that they had at first.
     pub zones: Arc<ZoneTable>,
-    /// Apex and serial of each zone, in file order.
-    pub serials: Vec<(Name, u32)>,
+    /// What they were compiled from, in file order; the RRsets of the signed ones alone, which are signed again.
+    pub contents: Vec<ZoneContent>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
     /// The databases as they were when they were read.
@@ -86,6 +88,7 @@ impl World {
             sites: &sites,
             switch_margin_ms: config.latency.switch_margin_ms,
         };
+        tell_open_key_files(&config);
         plan.maps = build::build(&sources, &specs).map_err(|error| Report::from(Problem::new(error.to_string())))?;
         locations.release();
         if let Some(asns) = &asns {
@@ -93,8 +96,8 @@ impl World {
         }
         Ok(World {
             path: path.to_owned(),
-            zones: Arc::new(ZoneTable::compile(&contents)),
-            serials: contents.iter().map(|content| (content.origin.clone(), content.serial)).collect(),
+            zones: Arc::new(ZoneTable::compile(&contents, unix_s(SystemTime::now()))),
+            contents: keep_signed(contents),
             targets: Targets::new(plan.targets.clone()),
             plan: Arc::new(plan),
             locations,
@@ -131,12 +134,8 @@ impl World {
     /// Explains an answer without a running server: nothing has been probed, so every endpoint counts as up.
     pub fn explain(&self, request: &explain::Request) -> Explanation {
         let health = HealthView::new(&self.plan, &vec![TargetHealth::UNKNOWN; self.plan.targets.len()]);
-        let snapshot = self.snapshot(
-            0,
-            Arc::new(health),
-            Arc::new(AnswerKeys::new(self.plan.answer_labels(&self.config))),
-            CookieSecrets::default(),
-        );
+        let answer_keys = Arc::new(AnswerKeys::new(self.plan.answer_labels(&self.config)));
+        let snapshot = self.first_snapshot(health, answer_keys, CookieSecrets::default());
         self.explain_with(&snapshot, &|_| None, request)
     }
 
@@ -159,21 +158,24 @@ impl World {
         explain::explain(&world, request)
     }
 
-    /// What queries read, for a state of health.
-    pub fn snapshot(
-        &self,
-        generation: u64,
-        health: Arc<HealthView>,
-        answer_keys: Arc<AnswerKeys>,
-        cookies: CookieSecrets,
-    ) -> Snapshot {
+    /// What queries read at first: the zones as they were compiled, and all that routes can answer with signed.
+    pub fn first_snapshot(&self, health: HealthView, answer_keys: Arc<AnswerKeys>, cookies: CookieSecrets) -> Snapshot {
+        let zones = self.zones.clone();
+        let signed = Arc::new(SignedAnswers::new(&self.plan, &health, &zones, &SignedAnswers::default()));
+        self.snapshot(1, Published { zones, health: Arc::new(health), signed, answer_keys, cookies })
+    }
+
+    /// What queries read, for what changes while the world stays.
+    pub fn snapshot(&self, generation: u64, published: Published) -> Snapshot {
+        let Published { zones, health, signed, answer_keys, cookies } = published;
         let server = &self.config.server;
         let tenths = server.limits.tcp_idle.as_millis() / 100;
         Snapshot {
             generation,
-            zones: self.zones.clone(),
+            zones,
             plan: self.plan.clone(),
             health,
+            signed,
             settings: Arc::new(Settings {
                 identity: server.identity.as_bytes().into(),
                 udp_payload: server.limits.udp_payload,
@@ -196,6 +198,35 @@ impl World {
         };
         self.targets.ids().iter().map(of).collect()
     }
+}
+
+fn keep_signed(mut contents: Vec<ZoneContent>) -> Vec<ZoneContent> {
+    for content in contents.iter_mut().filter(|content| content.keys.is_none()) {
+        content.rrsets = Vec::new();
+    }
+    contents
+}
+
+fn tell_open_key_files(config: &Config) {
+    for key in config.zones.iter().flat_map(|zone| &zone.dnssec_keys) {
+        if std::fs::metadata(&key.path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0) {
+            tracing::warn!("other users of this host can read the signing key {0}; chmod 600 {0}", key.path.display());
+        }
+    }
+}
+
+/// The parts of a snapshot that change while the configuration stays.
+pub struct Published {
+    /// The zones with their present signatures.
+    pub zones: Arc<ZoneTable>,
+    /// What is usable.
+    pub health: Arc<HealthView>,
+    /// Signatures for that.
+    pub signed: Arc<SignedAnswers>,
+    /// Labels of the answer counters.
+    pub answer_keys: Arc<AnswerKeys>,
+    /// Secrets of the server cookies.
+    pub cookies: CookieSecrets,
 }
 
 /// Seconds since 1970.

@@ -1,20 +1,32 @@
 //! Zones compiled for answering: every RRset encoded, every name in a tree, cuts and wildcards marked.
 
-use std::collections::BTreeMap;
+mod signed;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     content::{RrSet as PlainRrSet, ZoneContent},
     fragment::{Fragment, FragmentBuilder, OwnedFragment},
+    sign::Signer,
     tree::{LabelTree, NodeId},
 };
 use crate::wire::{Name, QName, rtype};
+pub use signed::Signed;
 
-/// All zones of a configuration.
+/// All zones of a configuration. A zone signed anew makes a new table, which shares everything else.
 #[derive(Default)]
 pub struct ZoneTable {
-    apexes: LabelTree,
-    zone_at: Vec<Option<u32>>, // by node of `apexes`
-    zones: Vec<Zone>,
+    apexes: Arc<Apexes>,
+    zones: Vec<Arc<Zone>>,
+}
+
+#[derive(Default)]
+struct Apexes {
+    tree: LabelTree,
+    zone_at: Vec<Option<u32>>, // by node of `tree`
 }
 
 /// One zone, ready to answer.
@@ -27,6 +39,8 @@ pub struct Zone {
     pub negative_soa: Fragment,
     /// That TTL in seconds: the lower of the SOA's own and its minimum (RFC 2308 §5).
     pub negative_ttl_s: u32,
+    /// What DNSSEC adds; `None`: the zone is not signed.
+    pub signed: Option<Signed>,
     tree: LabelTree,
     nodes: Vec<Node>, // by node of `tree`
 }
@@ -51,6 +65,8 @@ pub struct RrSet {
     pub ttl_s: u32,
     /// Its records.
     pub records: Fragment,
+    /// Their signatures; none in an unsigned zone, and where the data is not this zone's own.
+    pub rrsigs: Fragment,
     /// Of a CNAME or DNAME: where it points.
     pub target: Option<Name>,
 }
@@ -59,7 +75,7 @@ pub struct RrSet {
 pub struct Cut {
     /// Name servers.
     pub ns: Fragment,
-    /// DS, for a signed delegation.
+    /// DS and its signatures, for a signed delegation.
     pub ds: Option<Fragment>,
     /// Addresses of name servers at or below the cut; a referral is useless without them.
     pub glue: OwnedFragment,
@@ -69,8 +85,15 @@ pub struct Cut {
 
 /// Where a name leads within a zone.
 pub enum Found<'z> {
-    /// The name exists, or the wildcard of its closest encloser covers it (RFC 4592 §3.3.1).
+    /// The name exists.
     Node(&'z Node),
+    /// The name does not exist, and the wildcard of its closest encloser covers it (RFC 4592 §3.3.1).
+    Wildcard {
+        /// The wildcard's node.
+        node: &'z Node,
+        /// Labels of the closest encloser.
+        encloser: usize,
+    },
     /// At or below a zone cut.
     Cut {
         /// The delegation.
@@ -88,56 +111,81 @@ pub enum Found<'z> {
         labels: usize,
     },
     /// No such name.
-    Missing,
+    Missing {
+        /// Labels of the closest encloser.
+        encloser: usize,
+    },
 }
 
 impl ZoneTable {
-    /// Compiles the zones. Routes are numbered through: zone by zone, in the order of each zone's routes.
-    pub fn compile(contents: &[ZoneContent]) -> ZoneTable {
-        let mut table = ZoneTable::default();
-        let mut first_route = 0;
-        for content in contents {
-            let node = table.apexes.insert(&content.origin, 0);
-            table.zone_at.resize(table.apexes.node_count(), None);
-            table.zone_at[node.index()] = Some(table.zones.len() as u32);
-            let children = contents.iter().map(|other| &other.origin);
-            let children = children.filter(|other| *other != &content.origin && other.is_within(&content.origin));
-            table.zones.push(Zone::compile(content, children, first_route));
-            first_route += content.routes.len() as u32;
+    /// Compiles the zones, and signs those that have keys, at `now_s` (Unix time). Routes are numbered through: zone by zone, in
+    /// the order of each zone's routes.
+    pub fn compile(contents: &[ZoneContent], now_s: u64) -> ZoneTable {
+        let mut apexes = Apexes::default();
+        for (n, content) in contents.iter().enumerate() {
+            let node = apexes.tree.insert(&content.origin, 0);
+            apexes.zone_at.resize(apexes.tree.node_count(), None);
+            apexes.zone_at[node.index()] = Some(n as u32);
         }
-        table.zone_at.resize(table.apexes.node_count(), None);
-        table
+        let zones = contents
+            .iter()
+            .zip(first_routes(contents))
+            .map(|(content, first_route)| Arc::new(Zone::compile(content, first_route, now_s)))
+            .collect();
+        ZoneTable { apexes: Arc::new(apexes), zones }
+    }
+
+    /// The table with those zones signed anew whose signatures it is time for, compiled from the same `contents`; `None` when
+    /// there is nothing to do.
+    pub fn signed_anew(&self, contents: &[ZoneContent], now_s: u64) -> Option<ZoneTable> {
+        if !self.is_due(now_s) {
+            return None;
+        }
+        let compile = |((content, zone), first_route): ((&ZoneContent, &Arc<Zone>), u32)| match zone.is_due(now_s) {
+            true => Arc::new(Zone::compile(content, first_route, now_s)),
+            false => zone.clone(),
+        };
+        let zones = contents.iter().zip(&self.zones).zip(first_routes(contents)).map(compile).collect();
+        Some(ZoneTable { apexes: self.apexes.clone(), zones })
+    }
+
+    /// True when it is time for a zone's signatures.
+    pub fn is_due(&self, now_s: u64) -> bool {
+        self.zones.iter().any(|zone| zone.is_due(now_s))
     }
 
     /// The zones in the order of the configuration.
-    pub fn zones(&self) -> &[Zone] {
+    pub fn zones(&self) -> &[Arc<Zone>] {
         &self.zones
     }
 
     /// The zone that answers for `name`: the one with the longest apex. A DS belongs to the parent's side of a cut, so a
     /// question for it at an apex goes to the enclosing zone if that is here, too (RFC 4035 §3.1.4.1).
     pub fn find(&self, name: &QName, qtype: u16) -> Option<&Zone> {
-        let mut found = self.zone_at.first().copied().flatten();
+        let Apexes { tree, zone_at } = &*self.apexes;
+        let mut found = zone_at.first().copied().flatten();
         let mut node = NodeId::TOP;
         for n in 0..name.label_count() {
-            let Some(child) = self.apexes.child(node, name.label_from_right(n)) else { break };
+            let Some(child) = tree.child(node, name.label_from_right(n)) else { break };
             node = child;
-            if let Some(zone) = self.zone_at[node.index()] {
+            if let Some(zone) = zone_at[node.index()] {
                 let is_apex = n + 1 == name.label_count();
                 if !(is_apex && qtype == rtype::DS && found.is_some()) {
                     found = Some(zone);
                 }
             }
         }
-        found.map(|zone| &self.zones[zone as usize])
+        found.map(|zone| &*self.zones[zone as usize])
     }
 }
 
 impl Zone {
-    /// `children` are the apexes of other zones below this one: the names exist here, too, though they are answered there (a DS
-    /// for them is asked of this zone, and a name between the two is an empty non-terminal).
-    fn compile<'c>(content: &ZoneContent, children: impl Iterator<Item = &'c Name>, first_route: u32) -> Zone {
-        let apex_labels = content.origin.label_count();
+    fn compile(content: &ZoneContent, first_route: u32, now_s: u64) -> Zone {
+        let apex = &content.origin;
+        let apex_labels = apex.label_count();
+        let signer = content.keys.as_ref().map(|keys| Arc::new(Signer::new(apex, keys.clone(), now_s)));
+        let owned = Owned::of(content);
+        let signer_of = |owner: &Name, rtype| signer.as_deref().filter(|_| owned.is_signed(owner, rtype));
         let mut tree = LabelTree::default();
         let mut nodes: Vec<Node> = Vec::new();
         let mut node_of = |nodes: &mut Vec<Node>, owner: &Name| {
@@ -145,25 +193,34 @@ impl Zone {
             nodes.resize_with(tree.node_count(), Node::default);
             node.index()
         };
-        node_of(&mut nodes, &content.origin);
+        node_of(&mut nodes, apex);
         for rrset in &content.rrsets {
             let node = node_of(&mut nodes, &rrset.owner);
-            nodes[node].rrsets.push(RrSet::compile(&content.origin, rrset));
+            nodes[node].rrsets.push(RrSet::compile(apex, rrset, signer_of(&rrset.owner, rrset.rtype)));
         }
         for route in &content.routes {
             let node = node_of(&mut nodes, &route.owner);
             nodes[node].route = Some(first_route + route.route as u32);
         }
-        for child in children {
-            node_of(&mut nodes, child);
-        }
+        let (negative_soa, negative_ttl_s) = negative_soa(content);
+        let signed = signer.clone().map(|signer| {
+            let (signed, nsecs) = Signed::new(content, &owned, negative_ttl_s, signer.clone());
+            for nsec in &nsecs {
+                let node = node_of(&mut nodes, &nsec.owner);
+                nodes[node].rrsets.push(RrSet::compile(apex, nsec, Some(&signer)));
+            }
+            signed
+        });
         link_wildcards(content, &tree, &mut nodes, apex_labels);
         for node in &mut nodes {
             node.rrsets.sort_by_key(|rrset| rrset.rtype);
         }
-        add_cuts(content, &tree, &mut nodes, apex_labels);
-        let (negative_soa, negative_ttl_s) = negative_soa(content);
-        Zone { negative_soa, negative_ttl_s, origin: content.origin.clone(), apex_labels, tree, nodes }
+        add_cuts(content, &tree, &mut nodes, apex_labels, signer.as_deref());
+        Zone { negative_soa, negative_ttl_s, signed, origin: apex.clone(), apex_labels, tree, nodes }
+    }
+
+    fn is_due(&self, now_s: u64) -> bool {
+        self.signed.as_ref().is_some_and(|signed| signed.signer.is_due(now_s))
     }
 
     /// The apex's node.
@@ -182,7 +239,10 @@ impl Zone {
             }
             match self.tree.child(at, name.label_from_right(n)) {
                 Some(child) => at = child,
-                None => return node.wildcard.map_or(Found::Missing, |w| Found::Node(&self.nodes[w.index()])),
+                None => {
+                    let wildcard = |w: NodeId| Found::Wildcard { node: &self.nodes[w.index()], encloser: n };
+                    return node.wildcard.map_or(Found::Missing { encloser: n }, wildcard);
+                }
             }
             let node = &self.nodes[at.index()];
             if let Some(cut) = &node.cut {
@@ -201,12 +261,60 @@ impl Node {
 }
 
 impl RrSet {
-    fn compile(apex: &Name, plain: &PlainRrSet) -> RrSet {
+    fn compile(apex: &Name, plain: &PlainRrSet, signer: Option<&Signer>) -> RrSet {
         let target = match plain.rtype {
             rtype::CNAME | rtype::DNAME => plain.rdatas.first().and_then(|rdata| Name::from_wire(rdata).ok()),
             _ => None,
         };
-        RrSet { rtype: plain.rtype, ttl_s: plain.ttl_s, records: fragment(apex, plain, plain.ttl_s), target }
+        let PlainRrSet { owner, rtype, ttl_s, rdatas } = plain;
+        let rrsigs = signer.map(|signer| signer.fragment(owner, *rtype, *ttl_s, rdatas)).unwrap_or_default();
+        RrSet { rtype: *rtype, ttl_s: *ttl_s, records: fragment(apex, plain, *ttl_s), rrsigs, target }
+    }
+}
+
+/// The first route of each zone.
+fn first_routes(contents: &[ZoneContent]) -> impl Iterator<Item = u32> + '_ {
+    contents.iter().scan(0, |next, content| {
+        let first = *next;
+        *next += content.routes.len() as u32;
+        Some(first)
+    })
+}
+
+/// Which names of a zone hold data of its own, and which belong to a delegation or lie below a DNAME.
+struct Owned<'c> {
+    cuts: HashSet<&'c Name>,
+    dnames: HashSet<&'c Name>,
+    apex: &'c Name,
+}
+
+impl<'c> Owned<'c> {
+    fn of(content: &'c ZoneContent) -> Self {
+        let owners = |rtype| content.rrsets.iter().filter(move |r| r.rtype == rtype).map(|r| &r.owner);
+        let apex = &content.origin;
+        Owned {
+            cuts: owners(rtype::NS).filter(|owner| *owner != apex).collect(),
+            dnames: owners(rtype::DNAME).collect(),
+            apex,
+        }
+    }
+
+    fn is_cut(&self, owner: &Name) -> bool {
+        self.cuts.contains(owner)
+    }
+
+    /// False below a cut or a DNAME: nobody can see what is there.
+    fn is_visible(&self, owner: &Name) -> bool {
+        if self.cuts.is_empty() && self.dnames.is_empty() {
+            return true;
+        }
+        let above = std::iter::successors(owner.parent(), Name::parent).take_while(|name| name.is_within(self.apex));
+        above.into_iter().all(|name| !self.cuts.contains(&name) && !self.dnames.contains(&name))
+    }
+
+    /// Signed is what the zone answers with authority: at a cut that is the DS alone (RFC 4035 §2.2).
+    fn is_signed(&self, owner: &Name, rtype: u16) -> bool {
+        self.is_visible(owner) && (!self.is_cut(owner) || rtype == rtype::DS)
     }
 }
 
@@ -214,6 +322,19 @@ fn fragment(apex: &Name, plain: &PlainRrSet, ttl_s: u32) -> Fragment {
     let mut builder = FragmentBuilder::new(apex);
     for rdata in &plain.rdatas {
         builder.push(plain.rtype, ttl_s, rdata);
+    }
+    builder.finish()
+}
+
+/// An RRset with its signatures.
+fn signed_fragment(apex: &Name, plain: &PlainRrSet, signer: Option<&Signer>) -> Fragment {
+    let mut builder = FragmentBuilder::new(apex);
+    let PlainRrSet { owner, rtype, ttl_s, rdatas } = plain;
+    for rdata in rdatas {
+        builder.push(*rtype, *ttl_s, rdata);
+    }
+    for rrsig in signer.into_iter().flat_map(|signer| signer.sign(owner, *rtype, *ttl_s, rdatas)) {
+        builder.push(rtype::RRSIG, *ttl_s, &rrsig);
     }
     builder.finish()
 }
@@ -245,7 +366,7 @@ fn link_wildcards(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], a
 }
 
 /// Turns every name below the apex that has NS records into a cut.
-fn add_cuts(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], apex_labels: usize) {
+fn add_cuts(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], apex_labels: usize, signer: Option<&Signer>) {
     let mut addresses: BTreeMap<&Name, Vec<&PlainRrSet>> = BTreeMap::new();
     for rrset in &content.rrsets {
         if matches!(rrset.rtype, rtype::A | rtype::AAAA) {
@@ -262,7 +383,7 @@ fn add_cuts(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], apex_la
         let node = tree.get(&QName::from_name(&ns.owner), apex_labels).expect("every owner was inserted");
         nodes[node.index()].cut = Some(Box::new(Cut {
             ns: fragment(&content.origin, ns, ns.ttl_s),
-            ds: ds.map(|ds| fragment(&content.origin, ds, ds.ttl_s)),
+            ds: ds.map(|ds| signed_fragment(&content.origin, ds, signer)),
             glue: glue(&content.origin, &inside),
             sibling_glue: glue(&content.origin, &beside),
         }));

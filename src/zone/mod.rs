@@ -6,10 +6,11 @@ pub mod content;
 pub mod file;
 pub mod fragment;
 pub mod rdata;
+pub mod sign;
 pub mod tree;
 
 mod lexer;
 
-pub use compile::{Cut, Found, Node, RrSet, Zone, ZoneTable};
+pub use compile::{Cut, Found, Node, RrSet, Signed, Zone, ZoneTable};
 pub use content::ZoneContent;
 pub use fragment::{Fragment, OwnedFragment};

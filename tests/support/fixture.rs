@@ -21,6 +21,7 @@ use isochrone::{
     routing::{
         Snapshot,
         health::{HealthView, TargetHealth},
+        signed::SignedAnswers,
     },
     server::World,
     telemetry::{Registry, TransportKind},
@@ -72,7 +73,7 @@ impl Fixture {
         let registry = Registry::new();
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let health = HealthView::new(&world.plan, &vec![TargetHealth::UNKNOWN; world.plan.targets.len()]);
-        let snapshot = world.snapshot(1, Arc::new(health), keys, CookieSecrets { current: [1; 16], previous: [2; 16] });
+        let snapshot = world.first_snapshot(health, keys, CookieSecrets { current: [1; 16], previous: [2; 16] });
         let core = Core::new(registry.register(), &snapshot);
         Fixture { world, snapshot, registry, core, resolver: Ipv4Addr::LOCALHOST.into() }
     }
@@ -80,7 +81,10 @@ impl Fixture {
     /// Sets the health of every target by its endpoint; all that are not named are up.
     pub fn set_health(&mut self, of: impl Fn(&str) -> TargetHealth) {
         let targets: Vec<_> = self.world.plan.targets.iter().map(|(endpoint, _)| of(&endpoint.to_string())).collect();
-        self.snapshot.health = Arc::new(HealthView::new(&self.world.plan, &targets));
+        let health = HealthView::new(&self.world.plan, &targets);
+        let (plan, zones) = (&self.world.plan, &self.snapshot.zones);
+        self.snapshot.signed = Arc::new(SignedAnswers::new(plan, &health, zones, &self.snapshot.signed));
+        self.snapshot.health = Arc::new(health);
     }
 
     /// Takes these endpoints down, all others up.

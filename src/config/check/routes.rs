@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::{
-        model::{ClientMatch, Endpoints, Policy, RegionId, Route, Rule},
+        model::{ClientMatch, Endpoints, Policy, RegionId, Route, Rule, WhenAllDown},
         section::At,
         spec::{PolicyWord, RouteSpec, RuleSpec, ZoneSpec},
         value::{Fault, listed, quote},
@@ -40,6 +40,12 @@ impl Context<'_> {
                     self.problems.add(&spec.owner.span, message, help);
                 }
                 self.note_zone_below(spec, owner, origin, origins);
+            }
+            if !zone.dnssec_keys.is_empty() && spec.when_all_down.value == WhenAllDown::NoData {
+                let message = "`when-all-down = \"nodata\"` cannot be in a signed zone";
+                let help =
+                    "the signed proof of what exists cannot change with health: write \"answer-all\" or \"servfail\"";
+                self.problems.add(&spec.when_all_down.span, message, help);
             }
             routes.push(self.build_route(spec, owner, origin, zone.ttl_s));
         }
@@ -100,7 +106,7 @@ impl Context<'_> {
             check: self.check_named(&spec.check),
             ttl_s: spec.ttl_s.unwrap_or(zone_ttl_s),
             max_answers: spec.max_answers,
-            when_all_down: spec.when_all_down,
+            when_all_down: spec.when_all_down.value,
             rules,
             spot: self.problems.spot(spec.owner.span.clone()),
         }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::Context;
 use crate::config::{
     files,
-    model::ZoneText,
+    model::{KeyText, Secret, ZoneText},
     report::{Source, Spot},
     section::At,
     spec::ZoneSpec,
@@ -14,6 +14,8 @@ use crate::config::{
 
 /// Largest zone file, in bytes.
 const ZONE_BYTES_MAX: u64 = 256 << 20;
+/// Largest key file, in bytes: a key has some 300.
+const KEY_BYTES_MAX: u64 = 1 << 20;
 
 impl Context<'_> {
     /// The zone's file and its inline records.
@@ -21,6 +23,28 @@ impl Context<'_> {
         let file = (!spec.file.value.is_empty()).then(|| self.read_zone_file(&spec.file)).flatten();
         let records = (!spec.records.value.is_empty()).then(|| self.inline_records(spec));
         file.into_iter().chain(records).collect()
+    }
+
+    /// The zone's signing keys. One that cannot be read is never made anew: the zone above holds a DS for the old one.
+    pub(super) fn build_keys(&self, spec: &ZoneSpec) -> Vec<KeyText> {
+        let mut keys: Vec<KeyText> = Vec::new();
+        for at in &spec.dnssec_keys {
+            let path = self.folder.join(&at.value);
+            match files::read_text(&path, KEY_BYTES_MAX) {
+                Ok(_) if keys.iter().any(|key| key.path == path) => {
+                    let message = format!("the key file {} stands here twice", quote(&at.value));
+                    self.problems.add(&at.span, message, "remove one of the two");
+                }
+                Ok(text) => keys.push(KeyText { path, text: Secret(text), spot: self.problems.spot(at.span.clone()) }),
+                Err(why) => {
+                    let message = format!("the key file {} {why}", quote(&at.value));
+                    let make = format!("isochrone key new {} --out {}", spec.name.value, path.display());
+                    let help = format!("copy it from another server of the zone, or for a new zone make one: {make}");
+                    self.problems.add(&at.span, message, help);
+                }
+            }
+        }
+        keys
     }
 
     fn read_zone_file(&self, at: &At<String>) -> Option<ZoneText> {

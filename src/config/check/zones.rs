@@ -66,6 +66,7 @@ impl Context<'_> {
             ttl_s: spec.ttl_s,
             negative_ttl_s: spec.negative_ttl_s,
             texts: self.build_texts(spec),
+            dnssec_keys: self.build_keys(spec),
             routes: self.build_routes(spec, &origin, origins),
             spot: self.problems.spot(spec.span.clone()),
             origin,

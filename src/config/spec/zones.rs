@@ -35,6 +35,7 @@ pub(crate) struct ZoneSpec {
     pub file: At<String>,
     /// Empty: none.
     pub records: At<String>,
+    pub dnssec_keys: Vec<At<String>>,
     pub routes: Vec<RouteSpec>,
     /// A line of this section could not be read: a key that seems absent may have stood there.
     pub is_whole: bool,
@@ -55,7 +56,7 @@ pub(crate) struct RouteSpec {
     /// `None`: the zone's.
     pub ttl_s: Option<u32>,
     pub max_answers: u16,
-    pub when_all_down: WhenAllDown,
+    pub when_all_down: At<WhenAllDown>,
     pub rules: Vec<RuleSpec>,
 }
 
@@ -89,6 +90,7 @@ pub(super) fn read(entry: &Entry<'_>, problems: &Problems) -> ZoneSpec {
         negative_ttl_s: section.integer("negative-ttl").value as u32,
         file: section.text("file"),
         records: section.text("records"),
+        dnssec_keys: section.texts("dnssec-key").value.into_iter().filter(|path| !path.value.is_empty()).collect(),
         routes: routes.iter().map(|route| read_route(route, &entry.name.value, problems)).collect(),
         is_whole: !section.lost_lines() && !section.holds_stray_section(),
     }
@@ -138,7 +140,7 @@ fn read_route(entry: &Entry<'_>, zone: &str, problems: &Problems) -> RouteSpec {
     let section = Section::open(problems, &ROUTE, label.clone(), entry.table, entry.span.clone());
     let policy = section.choice("policy");
     let words = [PolicyWord::Latency, PolicyWord::Failover, PolicyWord::Weighted];
-    let when_all_down = section.choice("when-all-down").value;
+    let when_all_down = section.choice("when-all-down");
     let ttl = section.integer("ttl");
     RouteSpec {
         owner: entry.name.clone(),
@@ -152,10 +154,14 @@ fn read_route(entry: &Entry<'_>, zone: &str, problems: &Problems) -> RouteSpec {
         check: section.text("check"),
         ttl_s: ttl.is_given().then_some(ttl.value as u32),
         max_answers: section.integer("max-answers").value as u16,
-        when_all_down: match when_all_down {
-            0 => WhenAllDown::AnswerAll,
-            1 => WhenAllDown::ServFail,
-            _ => WhenAllDown::NoData,
+        when_all_down: At {
+            value: match when_all_down.value {
+                0 => WhenAllDown::AnswerAll,
+                1 => WhenAllDown::ServFail,
+                _ => WhenAllDown::NoData,
+            },
+            span: when_all_down.span,
+            origin: when_all_down.origin,
         },
         rules: read_rules(&section, &label, problems),
     }

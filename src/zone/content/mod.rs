@@ -2,22 +2,27 @@
 //! that a compiler of zones can trust. Knows nothing of wire fragments, lookups and health.
 
 mod check;
+mod delegation;
+mod keys;
 mod serial;
 mod servers;
 mod synthesis;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     config::{
         Config,
-        model::Zone,
+        model::{Endpoints, Route, Zone},
         report::{Problem, Report, Source, Spot},
     },
-    wire::Name,
-    zone::file::{self, Record},
+    wire::{Name, rtype},
+    zone::{
+        file::{self, Record},
+        sign::ZoneKeys,
+    },
 };
 
 /// A zone whose parts fit together.
@@ -31,6 +36,8 @@ pub struct ZoneContent {
     pub routes: Vec<ContentRoute>,
     /// The SOA's serial: a written SOA's own, else derived from the content and so equal on all servers.
     pub serial: u32,
+    /// What it is signed with; `None`: it is not signed.
+    pub keys: Option<Arc<ZoneKeys>>,
 }
 
 /// The records of one owner and type.
@@ -54,6 +61,8 @@ pub struct ContentRoute {
     pub owner: Name,
     /// Index into the zone's routes in the configuration.
     pub route: usize,
+    /// Types of the records that it can answer with.
+    pub types: Vec<u16>,
 }
 
 /// Reads and checks the content of every zone, in the order of the configuration. An error holds everything that is wrong
@@ -62,19 +71,31 @@ pub fn gather(config: &Config) -> Result<Vec<ZoneContent>, Report> {
     let origins = config.zones.iter().map(|zone| zone.origin.as_wire()).collect();
     let mut problems = Vec::new();
     let mut contents = Vec::with_capacity(config.zones.len());
+    let mut has_own_soa = Vec::with_capacity(config.zones.len());
     for zone in &config.zones {
-        contents.extend(gather_zone(config, zone, &origins, &mut problems));
+        if let Some((content, is_written)) = gather_zone(config, zone, &origins, &mut problems) {
+            contents.push(content);
+            has_own_soa.push(is_written);
+        }
     }
-    if problems.is_empty() { Ok(contents) } else { Err(Report { problems }) }
+    if !problems.is_empty() {
+        return Err(Report { problems });
+    }
+    delegation::add_missing(&mut contents);
+    for ((content, zone), is_written) in contents.iter_mut().zip(&config.zones).zip(has_own_soa) {
+        let derive = |rrsets: &[RrSet]| serial::derive(config, zone, rrsets);
+        content.serial = synthesis::settle_serial(&mut content.rrsets, is_written, derive);
+    }
+    Ok(contents)
 }
 
-/// `None` when it has problems.
+/// `None` when it has problems; else the content without a serial, and whether the texts brought a SOA.
 fn gather_zone(
     config: &Config,
     zone: &Zone,
     origins: &HashSet<&[u8]>,
     problems: &mut Vec<Problem>,
-) -> Option<ZoneContent> {
+) -> Option<(ZoneContent, bool)> {
     let mut found = Vec::new();
     let mut records = Vec::new();
     for text in &zone.texts {
@@ -82,6 +103,7 @@ fn gather_zone(
     }
     let unread = !found.is_empty();
     let has_own_soa = synthesis::add_missing(zone, &mut records);
+    let keys = keys::read(zone, &mut records, &mut found);
     let sets = group(records);
     check::check(&check::Subject { config, zone, origins, sets: &sets, unread }, &mut found);
     if !found.is_empty() {
@@ -90,11 +112,27 @@ fn gather_zone(
         problems.append(&mut found);
         return None;
     }
-    let mut rrsets: Vec<RrSet> = sets.into_iter().map(Set::into_rrset).collect();
-    let serial = synthesis::settle_serial(&mut rrsets, has_own_soa, |rrsets| serial::derive(config, zone, rrsets));
-    let routes =
-        zone.routes.iter().enumerate().map(|(route, r)| ContentRoute { owner: r.owner.clone(), route }).collect();
-    Some(ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial })
+    let rrsets = sets.into_iter().map(Set::into_rrset).collect();
+    let content_route =
+        |(route, r): (usize, &Route)| ContentRoute { owner: r.owner.clone(), route, types: route_types(config, r) };
+    let routes = zone.routes.iter().enumerate().map(content_route).collect();
+    Some((ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial: 0, keys }, has_own_soa))
+}
+
+/// The types that a route has, whatever the health of its regions.
+fn route_types(config: &Config, route: &Route) -> Vec<u16> {
+    let mut types = Vec::new();
+    for region in &route.regions {
+        match route.pool(config, *region).0 {
+            Endpoints::Name(_) => types.push(rtype::CNAME),
+            Endpoints::Addresses(list) => {
+                types.extend(list.iter().map(|entry| if entry.address.is_ipv4() { rtype::A } else { rtype::AAAA }));
+            }
+        }
+    }
+    types.sort_unstable();
+    types.dedup();
+    types
 }
 
 /// An RRset whose records still know where they stand.

@@ -23,10 +23,7 @@ const SERIAL_FROM_END: usize = 20;
 pub fn add_missing(zone: &Zone, records: &mut Vec<Record>) -> bool {
     let has = |rtype| records.iter().any(|r| r.rtype == rtype && r.owner == zone.origin);
     let (has_soa, has_ns) = (has(types::SOA), has(types::NS));
-    let mut add = |owner: &Name, rtype: u16, rdata: Vec<u8>| {
-        let spot = zone.spot.clone();
-        records.push(Record { owner: owner.clone(), rtype, ttl_s: TTL_S, rdata, spot });
-    };
+    let mut add = |owner: &Name, rtype: u16, rdata: Vec<u8>| records.push(record(zone, owner, rtype, rdata));
     if let Some(primary) = zone.nameservers.first().filter(|_| !has_soa) {
         add(&zone.origin, types::SOA, soa(zone, primary));
     }
@@ -44,6 +41,11 @@ pub fn add_missing(zone: &Zone, records: &mut Vec<Record>) -> bool {
         }
     }
     has_soa
+}
+
+/// A synthesised record.
+pub fn record(zone: &Zone, owner: &Name, rtype: u16, rdata: Vec<u8>) -> Record {
+    Record { owner: owner.clone(), rtype, ttl_s: TTL_S, rdata, spot: zone.spot.clone() }
 }
 
 /// SOA data with serial 0.

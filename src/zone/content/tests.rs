@@ -64,6 +64,7 @@ fn zone(origin: &str, text: &str) -> Zone {
         contact: name("hostmaster.example.net"),
         ttl_s: 60,
         negative_ttl_s: 30,
+        dnssec_keys: Vec::new(),
         texts: vec![ZoneText { spot: Spot { span: 0..text.len(), source }, folder: None }],
         routes: Vec::new(),
         spot: spot(1),

@@ -13,6 +13,7 @@ fn zone(ttl_s: u32) -> Zone {
         contact: "hostmaster.example.com".parse().unwrap(),
         ttl_s,
         negative_ttl_s: 60,
+        dnssec_keys: Vec::new(),
         texts: Vec::new(),
         routes: Vec::new(),
         spot: Spot { source, span: 0..21 },

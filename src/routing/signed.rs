@@ -1,0 +1,169 @@
+//! Signatures of everything that routes can answer with now: for each route of a signed zone, region and family, those of the
+//! members that are up and those of all members (for when nothing is usable), for each window. Made on the control plane before
+//! the health that they belong to is published; what did not change is taken over.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    hash::{WINDOWS, window},
+    health::HealthView,
+    plan::{Family, Plan, Pool, Ring, Route},
+    policy::{self, Reason},
+};
+use crate::{
+    config::model::RegionId,
+    wire::rtype,
+    zone::{Fragment, ZoneTable, sign::Signer},
+};
+
+/// The signatures of all routes.
+#[derive(Default)]
+pub struct SignedAnswers {
+    routes: Vec<Option<RouteRrsigs>>, // in the order of `Plan::routes`; `None`: the zone is not signed
+}
+
+struct RouteRrsigs {
+    signer: Arc<Signer>,
+    regions: Vec<Arc<RegionRrsigs>>, // in the order of `Route::regions`
+}
+
+/// The signatures of a region's answers on a route.
+struct RegionRrsigs {
+    up: Box<[bool]>,
+    of_up: Families,
+    of_all: Families,
+}
+
+/// By family; of names, the first alone.
+type Families = [Windows; 2];
+
+/// The signatures of the RRsets that the windows of a ring make.
+#[derive(Default)]
+struct Windows {
+    rrsets: Vec<Signed>,
+    by_window: Option<Box<[u8; WINDOWS as usize]>>, // `None`: one RRset for all
+}
+
+#[derive(Clone)]
+struct Signed {
+    rdatas: Rdatas,
+    rrsigs: Arc<Fragment>,
+}
+
+/// The data of an RRset in canonical order.
+type Rdatas = Vec<Vec<u8>>;
+
+/// Signatures by the type and data that they cover, to be taken over.
+type Known = BTreeMap<(u16, Rdatas), Arc<Fragment>>;
+
+impl SignedAnswers {
+    /// For a plan and its health. `before` is that of the same plan, or empty; signatures of the same signer are taken over.
+    pub fn new(plan: &Plan, health: &HealthView, zones: &ZoneTable, before: &SignedAnswers) -> SignedAnswers {
+        let route = |(index, route): (usize, &Route)| {
+            let signer = &zones.zones()[route.zone].signed.as_ref()?.signer;
+            let before = before.routes.get(index).and_then(Option::as_ref);
+            let before = before.filter(|before| Arc::ptr_eq(&before.signer, signer));
+            let regions = route.regions.iter().enumerate().map(|(position, region)| {
+                region_rrsigs(plan, health, route, *region, signer, before.map(|before| &before.regions[position]))
+            });
+            Some(RouteRrsigs { signer: signer.clone(), regions: regions.collect() })
+        };
+        SignedAnswers { routes: plan.routes.iter().enumerate().map(route).collect() }
+    }
+
+    /// The signatures of what a route (number `index`) answers.
+    pub fn rrsigs(
+        &self,
+        index: usize,
+        route: &Route,
+        region: RegionId,
+        family: Family,
+        reason: Reason,
+        network_hash: u64,
+    ) -> Option<&Fragment> {
+        let signed = self.routes.get(index)?.as_ref()?;
+        let region = &signed.regions[route.regions.iter().position(|r| *r == region)?];
+        let families = if reason == Reason::AllDown { &region.of_all } else { &region.of_up };
+        let windows = &families[family as usize];
+        let n = windows.by_window.as_ref().map_or(0, |by| by[window(network_hash) as usize]);
+        windows.rrsets.get(usize::from(n)).map(|signed| &*signed.rrsigs)
+    }
+}
+
+fn region_rrsigs(
+    plan: &Plan,
+    health: &HealthView,
+    route: &Route,
+    region: RegionId,
+    signer: &Signer,
+    before: Option<&Arc<RegionRrsigs>>,
+) -> Arc<RegionRrsigs> {
+    let id = route.pool(region).expect("a route has a pool for each of its regions");
+    let (pool, up) = (&plan.pools[id.0 as usize], &health.pool(id).up);
+    if let Some(before) = before.filter(|before| before.up == *up) {
+        return before.clone();
+    }
+    let mut known = before.map(|before| before.known()).unwrap_or_default();
+    let mut families = |up: Option<&[bool]>| {
+        [Family::V4, Family::V6].map(|family| windows(route, pool, family, up, signer, &mut known))
+    };
+    let (of_all, of_up) = (families(None), families(Some(up)));
+    Arc::new(RegionRrsigs { up: up.clone(), of_up, of_all })
+}
+
+impl RegionRrsigs {
+    fn known(&self) -> Known {
+        let mut known = Known::new();
+        for families in [&self.of_up, &self.of_all] {
+            for (windows, rtype) in families.iter().zip([rtype::A, rtype::AAAA]) {
+                known.extend(windows.rrsets.iter().map(|s| ((rtype, s.rdatas.clone()), s.rrsigs.clone())));
+            }
+        }
+        known
+    }
+}
+
+fn windows(
+    route: &Route,
+    pool: &Pool,
+    family: Family,
+    up: Option<&[bool]>,
+    signer: &Signer,
+    known: &mut Known,
+) -> Windows {
+    let mut made = Windows::default();
+    let mut numbers: BTreeMap<Rdatas, u8> = BTreeMap::new();
+    let is_windowed = pool.name.is_none() && pool.size(family) > route.max_answers;
+    let mut by_window = Box::new([0; WINDOWS as usize]);
+    for n in 0..if is_windowed { WINDOWS } else { 1 } {
+        let Some((rtype, rdatas)) = answer(route, pool, family, up, n) else { break };
+        let number = *numbers.entry(rdatas.clone()).or_insert_with(|| {
+            let key = (rtype, rdatas.clone());
+            let rrsigs = known
+                .entry(key)
+                .or_insert_with(|| Arc::new(signer.fragment(&route.owner, rtype, route.ttl_s, &rdatas)))
+                .clone();
+            made.rrsets.push(Signed { rdatas, rrsigs });
+            (made.rrsets.len() - 1) as u8
+        });
+        by_window[n as usize] = number;
+    }
+    made.by_window = is_windowed.then_some(by_window);
+    made
+}
+
+/// Type and data of the answer in window `n`; `None` when there is none.
+fn answer(route: &Route, pool: &Pool, family: Family, up: Option<&[bool]>, n: u32) -> Option<(u16, Rdatas)> {
+    let (rtype, mut rdatas): (u16, Rdatas) = match (&pool.name, family) {
+        (Some(name), Family::V4) => (rtype::CNAME, vec![name.as_wire().to_vec()]),
+        (Some(_), Family::V6) => return None,
+        (None, Family::V4) => (rtype::A, addresses(&pool.v4, up, route, n)),
+        (None, Family::V6) => (rtype::AAAA, addresses(&pool.v6, up, route, n)),
+    };
+    rdatas.sort();
+    (!rdatas.is_empty()).then_some((rtype, rdatas))
+}
+
+fn addresses<A: AsRef<[u8]>>(ring: &Ring<A>, up: Option<&[bool]>, route: &Route, n: u32) -> Rdatas {
+    policy::answers_of_window(ring, up, route.max_answers, n).map(|address| address.as_ref().to_vec()).collect()
+}
