@@ -12,15 +12,28 @@ use super::world::{World, unix_s};
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
+    config::Config,
     health::{self, Board, Prober},
-    routing::{Snapshot, health::HealthView},
-    telemetry::{Registry, TransportKind, WorkerCounters},
+    routing::{RateLimiter, Snapshot, health::HealthView, rate_limit::Network},
+    telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
 };
 
 /// How often a new cookie secret is made. The one before stays valid, and cookies live an hour, so none is ever refused early.
 const COOKIE_SECRET_LASTS: Duration = Duration::from_secs(12 * 3600);
+
+/// At most one log line in so long tells that responses are limited.
+const LIMITING_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What was said of limited responses.
+#[derive(Default)]
+struct Limiting {
+    /// Limited since it was last said.
+    latest: Option<Network>,
+    told: Option<Instant>,
+    dropped_before: u64,
+}
 
 /// The shared state.
 pub struct Live {
@@ -39,8 +52,11 @@ pub struct Live {
 struct Control {
     world: Arc<World>,
     epoch: u64,
+    /// For a configuration without a file of secrets.
     cookies: CookieSecrets,
     cookies_made: Instant,
+    rate_limiter: Option<Arc<RateLimiter>>,
+    limiting: Limiting,
     reload: Reload,
     panics: BTreeMap<&'static str, u64>,
     retired: Vec<Arc<Snapshot>>,
@@ -54,7 +70,9 @@ impl Live {
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
         let statuses = board.snapshot();
         let health = HealthView::new(&world.plan, &world.target_health(&statuses));
-        let snapshot = world.snapshot(1, Arc::new(health), keys, cookies);
+        let rate_limiter = rate_limiter(&world.config, None);
+        let secrets = world.cookie_secrets.unwrap_or(cookies);
+        let snapshot = world.snapshot(1, Arc::new(health), keys, secrets).with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
         Arc::new(Live {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -66,6 +84,8 @@ impl Live {
                 epoch: statuses.epoch,
                 cookies,
                 cookies_made: Instant::now(),
+                rate_limiter,
+                limiting: Limiting::default(),
                 reload: Reload { last_success: unix_s(now), ..Reload::default() },
                 panics: BTreeMap::new(),
                 retired: Vec::new(),
@@ -110,6 +130,7 @@ impl Live {
     pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
+        control.rate_limiter = rate_limiter(&world.config, control.rate_limiter.take());
         control.world = world;
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());
@@ -122,7 +143,7 @@ impl Live {
         self.publish(&mut self.control(), false);
     }
 
-    /// To be called now and then: makes new cookie secrets when it is time and lets old snapshots go. Those are held here until
+    /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go. Those are held here until
     /// no worker reads them any more, so that none of them spends its time on freeing a whole map.
     pub fn housekeep(&self) {
         let mut control = self.control();
@@ -132,6 +153,7 @@ impl Live {
             control.cookies_made = Instant::now();
             self.publish(&mut control, true);
         }
+        self.tell_of_limiting(&mut control);
     }
 
     fn publish(&self, control: &mut Control, even_if_equal: bool) {
@@ -150,12 +172,42 @@ impl Live {
             false => self.registry.answer_keys(world.plan.answer_labels(&world.config)),
         };
         let generation = before.generation + 1;
-        self.snapshot.store(Arc::new(world.snapshot(generation, Arc::new(health), keys, control.cookies)));
+        let secrets = world.cookie_secrets.unwrap_or(control.cookies);
+        let snapshot = world.snapshot(generation, Arc::new(health), keys, secrets);
+        self.snapshot.store(Arc::new(snapshot.with_rate_limiter(control.rate_limiter.clone())));
         control.retired.push(before);
+    }
+
+    fn tell_of_limiting(&self, control: &mut Control) {
+        let Some(limiter) = &control.rate_limiter else { return };
+        let limiting = &mut control.limiting;
+        limiting.latest = limiter.take_latest().or(limiting.latest);
+        let Some(network) = limiting.latest else { return };
+        if limiting.told.is_some_and(|told| told.elapsed() < LIMITING_LOG_INTERVAL) {
+            return;
+        }
+        let dropped = self.registry.totals().dropped[DropReason::RateLimited as usize];
+        tracing::warn!(
+            network = network.to_string(),
+            dropped = dropped - limiting.dropped_before,
+            "responses are being limited ([server.limits] responses-per-second): one of the networks, and the replies dropped \
+             since this was last said; about as many were shortened"
+        );
+        *limiting = Limiting { latest: None, told: Some(Instant::now()), dropped_before: dropped };
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The limiter for a configuration: the one before if the limit is the same, so that a reload is no way around it.
+fn rate_limiter(config: &Config, before: Option<Arc<RateLimiter>>) -> Option<Arc<RateLimiter>> {
+    match config.server.limits.responses_per_second {
+        0 => None,
+        limit => before
+            .filter(|before| before.responses_per_second() == limit)
+            .or_else(|| Some(Arc::new(RateLimiter::new(limit, random_secret())))),
     }
 }
 

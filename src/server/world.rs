@@ -9,7 +9,7 @@ use std::{
 use super::watch::Files;
 use crate::{
     answer::explain::{self, Explanation},
-    config::{self, Config, Problem, Report},
+    config::{self, Config, Problem, Report, cookie_secrets},
     geo::{AsnTable, GeoError, Locations},
     health::{self, Targets},
     latency::RegionSite,
@@ -43,6 +43,8 @@ pub struct World {
     pub serials: Vec<(Name, u32)>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
+    /// Secrets of the server cookies, where they come from a file.
+    pub cookie_secrets: Option<CookieSecrets>,
     /// The databases as they were when they were read.
     pub files: Files,
     /// How long it took to compile.
@@ -65,7 +67,7 @@ impl World {
     /// All that is wrong with the zones' records and the databases.
     pub fn compile(config: Config, path: &Path) -> Result<World, Report> {
         let begun = Instant::now();
-        let files = Files::of(&config.geo);
+        let files = Files::of(&config);
         let mut problems = Vec::new();
         let contents = content::gather(&config).unwrap_or_else(|report| {
             problems.extend(report.problems);
@@ -74,6 +76,8 @@ impl World {
         let mut keep = |error: GeoError| problems.push(Problem::new(error.to_string()));
         let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
         let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
+        let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
+        let cookie_secrets = cookie_secrets.map_err(|problem| problems.push(problem)).ok().flatten();
         let (Some(locations), Some(asns), true) = (locations, asns, problems.is_empty()) else {
             return Err(Report::new(problems));
         };
@@ -101,6 +105,7 @@ impl World {
             asns,
             sites,
             config,
+            cookie_secrets,
             files,
             build_time: begun.elapsed(),
         })
@@ -179,6 +184,7 @@ impl World {
                 udp_payload: server.limits.udp_payload,
                 tcp_idle_tenths: u16::try_from(tenths).unwrap_or(u16::MAX),
                 cookies,
+                rate_limiter: None,
             }),
             answer_keys,
         }

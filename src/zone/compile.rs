@@ -40,6 +40,8 @@ pub struct Node {
     pub route: Option<u32>,
     /// The zone cut that this name is.
     pub cut: Option<Box<Cut>>,
+    /// Tells this node from all others of the table. The same for the same text: it outlives a reload.
+    pub key: u64,
     wildcard: Option<NodeId>,
 }
 
@@ -84,6 +86,8 @@ pub enum Found<'z> {
     Dname {
         /// The RRset.
         rrset: &'z RrSet,
+        /// Its node.
+        node: &'z Node,
         /// Labels of its owner.
         labels: usize,
     },
@@ -102,7 +106,9 @@ impl ZoneTable {
             table.zone_at[node.index()] = Some(table.zones.len() as u32);
             let children = contents.iter().map(|other| &other.origin);
             let children = children.filter(|other| *other != &content.origin && other.is_within(&content.origin));
-            table.zones.push(Zone::compile(content, children, first_route));
+            let mut zone = Zone::compile(content, children, first_route);
+            zone.number_nodes(table.zones.len());
+            table.zones.push(zone);
             first_route += content.routes.len() as u32;
         }
         table.zone_at.resize(table.apexes.node_count(), None);
@@ -166,6 +172,12 @@ impl Zone {
         Zone { negative_soa, negative_ttl_s, origin: content.origin.clone(), apex_labels, tree, nodes }
     }
 
+    fn number_nodes(&mut self, zone: usize) {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            node.key = (zone as u64) << 32 | number as u64;
+        }
+    }
+
     /// The apex's node.
     pub fn apex(&self) -> &Node {
         &self.nodes[NodeId::TOP.index()]
@@ -178,7 +190,7 @@ impl Zone {
         for n in self.apex_labels..labels {
             let node = &self.nodes[at.index()];
             if let Some(rrset) = node.rrset(rtype::DNAME) {
-                return Found::Dname { rrset, labels: n };
+                return Found::Dname { rrset, node, labels: n };
             }
             match self.tree.child(at, name.label_from_right(n)) {
                 Some(child) => at = child,
