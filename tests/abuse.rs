@@ -79,7 +79,7 @@ fn metric(server: &Program, name: &str) -> u64 {
 }
 
 #[test]
-fn a_flood_of_random_names_is_limited_and_a_reload_is_no_way_around_it() {
+fn a_flood_of_random_names_is_limited_through_a_reload() {
     let folder = Folder::with_config(&config("", "responses-per-second = 10"));
     let mut server = start(&folder);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -12,7 +12,6 @@ use super::world::{World, unix_s};
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
-    config::Config,
     health::{self, Board, Prober},
     routing::{RateLimiter, Snapshot, health::HealthView, rate_limit::Network},
     telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
@@ -70,7 +69,7 @@ impl Live {
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
         let statuses = board.snapshot();
         let health = HealthView::new(&world.plan, &world.target_health(&statuses));
-        let rate_limiter = rate_limiter(&world.config, None);
+        let rate_limiter = rate_limiter(world.config.server.limits.responses_per_second, None);
         let secrets = world.cookie_secrets.unwrap_or(cookies);
         let snapshot = world.snapshot(1, Arc::new(health), keys, secrets).with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
@@ -130,7 +129,8 @@ impl Live {
     pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
-        control.rate_limiter = rate_limiter(&world.config, control.rate_limiter.take());
+        control.rate_limiter =
+            rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
         control.world = world;
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());
@@ -202,10 +202,10 @@ impl Live {
 }
 
 /// The limiter for a configuration: the one before if the limit is the same, so that a reload is no way around it.
-fn rate_limiter(config: &Config, before: Option<Arc<RateLimiter>>) -> Option<Arc<RateLimiter>> {
-    match config.server.limits.responses_per_second {
+fn rate_limiter(limit: u32, before: Option<Arc<RateLimiter>>) -> Option<Arc<RateLimiter>> {
+    match limit {
         0 => None,
-        limit => before
+        _ => before
             .filter(|before| before.responses_per_second() == limit)
             .or_else(|| Some(Arc::new(RateLimiter::new(limit, random_secret())))),
     }
@@ -262,5 +262,20 @@ impl Respond for Answerer {
             Verdict::Send(len) => Reply::Send(len),
             Verdict::Drop(_) => Reply::Drop,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_keeps_the_table_of_limits_unless_it_changes_the_limit() {
+        let first = rate_limiter(10, None).unwrap();
+        let same = rate_limiter(10, Some(first.clone())).unwrap();
+        assert!(Arc::ptr_eq(&first, &same));
+        let other = rate_limiter(11, Some(first.clone())).unwrap();
+        assert!(!Arc::ptr_eq(&first, &other) && other.responses_per_second() == 11);
+        assert!(rate_limiter(0, Some(first)).is_none());
     }
 }
