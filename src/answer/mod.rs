@@ -1,9 +1,9 @@
 //! The answering core: query bytes in, reply bytes out. No clock, socket, lock, log line or allocation.
 //!
 //! ```text
-//! parse ─┬─ ignored ──────────────────────────────────────────────▶ Drop
-//!        ├─ refused (FORMERR, NOTIMP, BADVERS) ─┐               │
-//!        └─ query ─ zone ─ node, cut, DNAME ────┴─▶ reply ─ limit ─ OPT ─▶ Send
+//! parse ─┬─ ignored ───────────────────────────────────────▶ Drop
+//!        ├─ refused (FORMERR, NOTIMP, BADVERS) ─┐           ▲
+//!        └─ query ─ zone ─ node, cut, DNAME ────┴─ reply ─ limit ─ OPT ─▶ Send
 //!                            └─ route ─ routing::policy
 //! ```
 

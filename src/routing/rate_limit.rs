@@ -66,7 +66,7 @@ pub enum Action {
 
 /// The table.
 ///
-/// In the worst case, more than [`WAYS`] busy keys share a set within one second: the one with the fewest replies is forgotten and
+/// In the worst case, more than eight busy keys share a set within one second: the one with the fewest replies is forgotten and
 /// begins again at nothing, so that it may get more than the limit. The hash is keyed, so nobody can choose such keys, and a busy
 /// flow is not crowded out by noise. Two keys of a set are mistaken for each other, and then share the limit, with a probability of
 /// 2^-24.
