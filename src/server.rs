@@ -23,7 +23,7 @@ pub use self::world::World;
 use self::{live::Answerer, live::Live, operations::Running};
 use crate::{
     admin,
-    config::{Report, model::Config},
+    config::{Report, cookie_secrets::is_open_to_others, model::Config},
     health::{Board, NetProbe, Prober, install_crypto_provider},
     sys,
     transport::{self, BindError, Serving, Worker},
@@ -118,6 +118,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     };
     let serving = transport::start(bound, &limits, make_worker)?;
     tell_ready(&world, &ready, begun);
+    tell_if_secrets_are_open(&world.config);
     on_ready(&ready);
     drop(inside);
     let ended = runtime.block_on(control(live, prober, serving, admin_listener, &ready));
@@ -295,6 +296,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     match loaded {
         Ok(Ok(world)) => {
             tell_what_needs_a_restart(&before.config, &world.config);
+            tell_if_secrets_are_open(&world.config);
             serving.set_limits(&world.config.server.limits);
             let world = Arc::new(world);
             live.take_up(world.clone(), prober);
@@ -311,6 +313,14 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
         }
     }
     false
+}
+
+/// Who knows the secrets can make valid cookies for every address.
+fn tell_if_secrets_are_open(config: &Config) {
+    if let Some(file) = config.server.cookie_secret_file.as_deref().filter(|file| is_open_to_others(file)) {
+        let file = file.display();
+        tracing::warn!("every user of this host can read or change the cookie secrets; run: chmod o= {file}");
+    }
 }
 
 fn tell_what_needs_a_restart(before: &Config, after: &Config) {

@@ -125,9 +125,11 @@ fn values_are_read_as_written() {
         threads = 2
         identity = "ns1"
         state-dir = ""
+        cookie-secret-file = "cookies.two"
         [server.limits]
         tcp-idle = "500ms"
         udp-payload = 4096
+        responses-per-second = 200
         [admin]
         listen = ""
         [geo]
@@ -154,6 +156,8 @@ fn values_are_read_as_written() {
     assert_eq!((config.server.threads, config.server.identity.as_str()), (2, "ns1"));
     assert_eq!(config.server.limits.tcp_idle, Duration::from_millis(500));
     assert_eq!(config.server.limits.udp_payload, 4096);
+    assert_eq!(config.server.limits.responses_per_second, 200);
+    assert_eq!(config.server.cookie_secret_file.as_deref(), Some(Path::new("tests/config_files/cookies.two")));
     assert_eq!(config.admin.listen, None);
     assert_eq!(config.geo.databases, [Path::new("tests/config_files/city.mmdb")]);
     assert_eq!(config.geo.asn_database.as_deref(), Some(Path::new("tests/config_files/city.mmdb")));

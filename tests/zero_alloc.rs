@@ -7,12 +7,13 @@ mod fixture;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    sync::Arc,
 };
 
 use fixture::{Ask, Fixture};
 use isochrone::{
     answer::{Arrival, Verdict},
-    routing::health::TargetHealth,
+    routing::{RateLimiter, health::TargetHealth},
     telemetry::TransportKind,
 };
 
@@ -152,8 +153,12 @@ fn an_answer_neither_allocates_nor_frees() {
         ("one down", |endpoint| TargetHealth { up: endpoint != "192.0.2.1", ..TargetHealth::UNKNOWN }),
         ("all down", |_| TargetHealth { up: false, ..TargetHealth::UNKNOWN }),
     ];
-    for (state, health) in states {
+    let limiter = Arc::new(RateLimiter::new(1, [9; 16]));
+    for ((state, health), limiter) in
+        states.into_iter().flat_map(|state| [(state, None), (state, Some(limiter.clone()))])
+    {
         fixture.set_health(health);
+        fixture.snapshot = fixture.snapshot.with_rate_limiter(limiter);
         for is_warm in [false, true] {
             for (what, query) in &queries {
                 for transport in TransportKind::ALL {

@@ -1,9 +1,9 @@
 //! The answering core: query bytes in, reply bytes out. No clock, socket, lock, log line or allocation.
 //!
 //! ```text
-//! parse ─┬─ ignored ────────────────────────────────▶ Drop
-//!        ├─ refused (FORMERR, NOTIMP, BADVERS) ─┐
-//!        └─ query ─ zone ─ node, cut, DNAME ────┴─▶ reply ─ OPT ─▶ Send
+//! parse ─┬─ ignored ───────────────────────────────────────▶ Drop
+//!        ├─ refused (FORMERR, NOTIMP, BADVERS) ─┐           ▲
+//!        └─ query ─ zone ─ node, cut, DNAME ────┴─ reply ─ limit ─ OPT ─▶ Send
 //!                            └─ route ─ routing::policy
 //! ```
 
@@ -19,6 +19,7 @@ use crate::{
     routing::{
         Snapshot,
         policy::{Client, Reason},
+        rate_limit::{Action, Owner},
         snapshot::Settings,
     },
     telemetry::{AnswerSlots, DropReason, QtypeClass, TransportKind, WorkerCounters},
@@ -92,41 +93,60 @@ impl Core {
                 self.counters.dropped(reason);
                 return Verdict::Drop(reason);
             }
-            Parsed::Refuse(refusal) => (class_of(&refusal.question), refuse(query, arrival, snapshot, out, &refusal)),
+            Parsed::Refuse(refusal) => {
+                (class_of(&refusal.question), self.refuse(query, arrival, snapshot, out, &refusal))
+            }
             Parsed::Query(parsed) => (class_of(&parsed.question), self.answer(query, arrival, snapshot, out, &parsed)),
         };
         self.counters.query(arrival.transport, class);
-        self.counters.response(outcome.rcode as u16);
-        Verdict::Send(outcome.len)
+        match outcome {
+            Some(sent) => {
+                self.counters.response(sent.rcode as u16);
+                Verdict::Send(sent.len)
+            }
+            None => {
+                self.counters.dropped(DropReason::RateLimited);
+                Verdict::Drop(DropReason::RateLimited)
+            }
+        }
     }
 
-    fn answer(&mut self, query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8], parsed: &Query) -> Sent {
+    /// `None`: over the limit of its network.
+    fn answer(
+        &mut self,
+        query: &[u8],
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        out: &mut [u8],
+        parsed: &Query,
+    ) -> Option<Sent> {
+        let settings = &*snapshot.settings;
         let edns = parsed.edns.as_ref();
         let ecs = edns.and_then(|edns| edns.ecs);
         if ecs.is_some() {
             self.counters.ecs();
         }
-        let limit = reply_limit(arrival.transport, edns, &snapshot.settings);
+        let limit = reply_limit(arrival.transport, edns, settings);
         let question_len = parsed.question.as_ref().map_or(0, Question::wire_len);
-        let mut opt = opt_reply(edns, arrival, &snapshot.settings, limit - HEADER_LEN - question_len);
+        let mut opt = opt_reply(edns, arrival, settings, limit - HEADER_LEN - question_len);
         let Some(question) = &parsed.question else {
             let writer = Writer::reply(out, query, 0, limit);
-            return finish(writer, Rcode::NoError, edns, &opt);
+            return self.send(Outgoing::plain(writer, Rcode::NoError, edns, opt), arrival, snapshot);
         };
         let mut writer = Writer::reply(out, query, question_len, limit);
         if edns.is_some() {
             writer.reserve(opt.wire_len());
         }
         if let Err((rcode, error)) = is_answerable(question) {
-            if question.qclass == class::CH && chaos::answer(question, &snapshot.settings, &mut writer) {
-                return finish(writer, Rcode::NoError, edns, &opt);
+            if question.qclass == class::CH && chaos::answer(question, settings, &mut writer) {
+                return self.send(Outgoing::plain(writer, Rcode::NoError, edns, opt), arrival, snapshot);
             }
             opt.extended_error = error;
-            return finish(writer, rcode, edns, &opt);
+            return self.send(Outgoing::plain(writer, rcode, edns, opt), arrival, snapshot);
         }
         let Some(zone) = snapshot.zones.find(&question.name, question.qtype) else {
             opt.extended_error = Some(ExtendedError::NotAuthoritative);
-            return finish(writer, Rcode::Refused, edns, &opt);
+            return self.send(Outgoing::plain(writer, Rcode::Refused, edns, opt), arrival, snapshot);
         };
         let client = Client {
             address: ecs.filter(|ecs| ecs.source_len > 0).map_or(arrival.client, |ecs| ecs.address),
@@ -145,6 +165,7 @@ impl Core {
             scope_len: 0,
             answered: None,
             proofs: resolve::Proofs::default(),
+            matched: Owner::None,
         };
         let (rcode, is_truncated) = match reply.resolve(question) {
             Ok(rcode) => (rcode, false),
@@ -154,18 +175,96 @@ impl Core {
                 (Rcode::NoError, true)
             }
         };
-        if is_truncated {
+        if let Some((ecs, scope_len)) = &mut opt.ecs {
+            *scope_len = if ecs.source_len == 0 { 0 } else { reply.scope_len };
+        }
+        let (owner, answered) = (reply.matched, reply.answered);
+        self.send(Outgoing { writer: reply.writer, rcode, edns, opt, owner, is_truncated, answered }, arrival, snapshot)
+    }
+
+    /// FORMERR, NOTIMP and BADVERS: the question where it could be read, an OPT where one came (RFC 6891 §7), and nothing else.
+    fn refuse(
+        &mut self,
+        query: &[u8],
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        out: &mut [u8],
+        refusal: &Refusal,
+    ) -> Option<Sent> {
+        let edns = refusal.edns.as_ref();
+        let question_len = refusal.question.as_ref().map_or(0, Question::wire_len);
+        let limit = reply_limit(arrival.transport, edns, &snapshot.settings);
+        let writer = Writer::reply(out, query, question_len, limit);
+        let mut opt = opt_reply(edns, arrival, &snapshot.settings, limit - HEADER_LEN - question_len);
+        if refusal.rcode == Rcode::FormErr {
+            // What was malformed may be the very option that would be echoed.
+            opt.ecs = None;
+        }
+        debug_assert!(refusal.rcode != Rcode::NotImp || opcode(query) != 0);
+        self.send(Outgoing::plain(writer, refusal.rcode, edns, opt), arrival, snapshot)
+    }
+
+    /// Finishes and counts a reply, as far as the limit of responses lets it go; `None`: not at all.
+    fn send(&mut self, mut reply: Outgoing, arrival: Arrival, snapshot: &Snapshot) -> Option<Sent> {
+        match action(&reply, arrival, &snapshot.settings) {
+            Action::Pass => {}
+            // An error is no longer than the query but for its options, and would be the same by TCP.
+            Action::Slip if reply.rcode.is_failure() => reply.opt.nsid = None,
+            Action::Slip => {
+                reply.writer.truncate();
+                reply = Outgoing { rcode: Rcode::NoError, is_truncated: true, answered: None, ..reply };
+                reply.opt.nsid = None;
+            }
+            Action::Drop => return None,
+        }
+        if reply.is_truncated {
             self.counters.truncated();
         }
         if let Some((route, region, reason)) = reply.answered {
             self.turn = self.turn.wrapping_add(1);
             self.slots.answered(snapshot.plan.routes[route].answer_slot(region, reason));
         }
-        if let Some((ecs, scope_len)) = &mut opt.ecs {
-            *scope_len = if ecs.source_len == 0 { 0 } else { reply.scope_len };
-        }
-        finish(reply.writer, rcode, edns, &opt)
+        let len = match reply.edns {
+            Some(_) => reply.writer.finish_with_opt(reply.rcode, &reply.opt),
+            None => reply.writer.finish(reply.rcode),
+        };
+        Some(Sent { len, rcode: reply.rcode })
     }
+}
+
+/// A reply that is ready but for its OPT.
+struct Outgoing<'r> {
+    writer: Writer<'r>,
+    rcode: Rcode,
+    edns: Option<&'r Edns>,
+    opt: OptReply<'r>,
+    /// What it was made from.
+    owner: Owner,
+    is_truncated: bool,
+    /// To be counted.
+    answered: Option<Answered>,
+}
+
+impl<'r> Outgoing<'r> {
+    /// A reply that no zone gives.
+    fn plain(writer: Writer<'r>, rcode: Rcode, edns: Option<&'r Edns>, opt: OptReply<'r>) -> Self {
+        Outgoing { writer, rcode, edns, opt, owner: Owner::None, is_truncated: false, answered: None }
+    }
+}
+
+/// What the limit of responses says of a reply. Only UDP can be sent under a forged address, and who shows a server cookie that was
+/// made for its address has proved that it gets our replies there (RFC 7873 §5.2.4).
+fn action(reply: &Outgoing, arrival: Arrival, settings: &Settings) -> Action {
+    let Some(limiter) = settings.rate_limiter.as_ref().filter(|_| arrival.transport == TransportKind::Udp) else {
+        return Action::Pass;
+    };
+    if let Some(Cookie { client, server: Some(server) }) = reply.edns.and_then(|edns| edns.cookie)
+        && settings.cookies.is_valid(client, server, arrival.client, arrival.now_s)
+    {
+        return Action::Pass;
+    }
+    let owner = if reply.rcode.is_failure() { Owner::None } else { reply.owner };
+    limiter.count(arrival.client, owner, arrival.now_s)
 }
 
 /// A finished reply.
@@ -176,28 +275,6 @@ struct Sent {
 
 fn class_of(question: &Option<Question>) -> QtypeClass {
     question.as_ref().map_or(QtypeClass::None, |question| QtypeClass::of(question.qtype))
-}
-
-fn finish(writer: Writer, rcode: Rcode, edns: Option<&Edns>, opt: &OptReply) -> Sent {
-    let len = match edns {
-        Some(_) => writer.finish_with_opt(rcode, opt),
-        None => writer.finish(rcode),
-    };
-    Sent { len, rcode }
-}
-
-/// FORMERR, NOTIMP and BADVERS: the question where it could be read, an OPT where one came (RFC 6891 §7), and nothing else.
-fn refuse(query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8], refusal: &Refusal) -> Sent {
-    let question_len = refusal.question.as_ref().map_or(0, Question::wire_len);
-    let limit = reply_limit(arrival.transport, refusal.edns.as_ref(), &snapshot.settings);
-    let writer = Writer::reply(out, query, question_len, limit);
-    let mut opt = opt_reply(refusal.edns.as_ref(), arrival, &snapshot.settings, limit - HEADER_LEN - question_len);
-    if refusal.rcode == Rcode::FormErr {
-        // What was malformed may be the very option that would be echoed.
-        opt.ecs = None;
-    }
-    debug_assert!(refusal.rcode != Rcode::NotImp || opcode(query) != 0);
-    finish(writer, refusal.rcode, refusal.edns.as_ref(), &opt)
 }
 
 fn reply_limit(transport: TransportKind, edns: Option<&Edns>, settings: &Settings) -> usize {

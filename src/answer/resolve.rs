@@ -7,6 +7,7 @@ use crate::{
         Family, Snapshot,
         plan::{PoolId, Ring, Route, RouteKind},
         policy::{self, Client, Outcome, Reason},
+        rate_limit,
     },
     wire::{
         Name, QName, Question, Rcode, Writer, class, rtype,
@@ -42,6 +43,8 @@ pub struct Reply<'r, 's> {
     pub answered: Option<Answered>,
     /// Proofs that go into the authority section.
     pub proofs: Proofs<'s>,
+    /// What the question's own name led to: the begin of the chain.
+    pub matched: rate_limit::Owner,
 }
 
 /// The links of the NSEC chain that a reply shows, each once. They wait until the answer section is complete.
@@ -108,7 +111,11 @@ impl<'s> Reply<'_, 's> {
         let mut storage;
         let mut owner = Owner { name: &question.name, at: QNAME_AT };
         for hop in 0..=CHAIN_MAX {
-            let step = match self.zone.find(owner.name) {
+            let found = self.zone.find(owner.name);
+            if hop == 0 {
+                self.matched = self.owner_of(&found);
+            }
+            let step = match found {
                 Found::Missing { encloser } => Step::Done(self.negative(&owner, Lack::Name(encloser), u32::MAX)?),
                 Found::Node(node) => self.node(node, &owner, question.qtype, Lack::Type)?,
                 Found::Wildcard { node, encloser } => {
@@ -130,7 +137,7 @@ impl<'s> Reply<'_, 's> {
                 {
                     Step::Done(Rcode::NoError) // a loop: the chain so far is the answer
                 }
-                Found::Dname { rrset, labels } => match self.dname(rrset, labels, &owner)? {
+                Found::Dname { rrset, labels, .. } => match self.dname(rrset, labels, &owner)? {
                     Err(rcode) => Step::Done(rcode),
                     Ok((target, at)) if self.is_here(&target) => {
                         if hop == CHAIN_MAX {
@@ -160,6 +167,16 @@ impl<'s> Reply<'_, 's> {
             }
         }
         Ok(Rcode::NoError)
+    }
+
+    /// Whose replies this one is limited with.
+    fn owner_of(&self, found: &Found<'_>) -> rate_limit::Owner {
+        match found {
+            Found::Node(node) | Found::Wildcard { node, .. } | Found::Cut { node, .. } | Found::Dname { node, .. } => {
+                rate_limit::Owner::Node(node.key)
+            }
+            Found::Missing { .. } => rate_limit::Owner::Missing(self.zone.apex().key),
+        }
     }
 
     /// True when a name is for this zone to answer, and not for another one that is served here, too.

@@ -9,6 +9,7 @@ use std::{
 use crate::geo::{Coordinates, gazetteer};
 
 mod check;
+pub mod cookie_secrets;
 mod files;
 pub mod keys;
 mod leaf;

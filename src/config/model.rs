@@ -54,6 +54,8 @@ pub struct Server {
     pub threads: usize,
     /// NSID and `CH TXT id.server`; empty: not told.
     pub identity: String,
+    /// Where the secrets of the server cookies are; `None`: they are made at start.
+    pub cookie_secret_file: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: Limits,
 }
@@ -78,6 +80,8 @@ pub struct Limits {
     pub tcp_idle: Duration,
     /// EDNS payload offered and cap on UDP answers, in bytes, 512 to 4096.
     pub udp_payload: u16,
+    /// Responses over UDP to one client network for one owner, per second; 0: without limit.
+    pub responses_per_second: u32,
 }
 
 /// `[admin]`.

@@ -9,9 +9,11 @@ pub mod map;
 mod overlay;
 pub mod plan;
 pub mod policy;
+pub mod rate_limit;
 pub mod signed;
 pub mod snapshot;
 
 pub use map::ClientMap;
 pub use plan::{Family, Plan};
+pub use rate_limit::RateLimiter;
 pub use snapshot::Snapshot;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{health::HealthView, plan::Plan, signed::SignedAnswers};
+use super::{health::HealthView, plan::Plan, rate_limit::RateLimiter, signed::SignedAnswers};
 use crate::{telemetry::counters::AnswerKeys, wire::cookie::CookieSecrets, zone::ZoneTable};
 
 /// Everything that an answer depends on.
@@ -36,4 +36,14 @@ pub struct Settings {
     pub tcp_idle_tenths: u16,
     /// Secrets of the server cookies.
     pub cookies: CookieSecrets,
+    /// Limits UDP replies by network and owner; `None`: off.
+    pub rate_limiter: Option<Arc<RateLimiter>>,
+}
+
+impl Snapshot {
+    /// With another limiter.
+    pub fn with_rate_limiter(mut self, limiter: Option<Arc<RateLimiter>>) -> Self {
+        Arc::make_mut(&mut self.settings).rate_limiter = limiter;
+        self
+    }
 }

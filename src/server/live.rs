@@ -13,8 +13,8 @@ use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
     health::{self, Board, Prober},
-    routing::{Snapshot, health::HealthView, signed::SignedAnswers},
-    telemetry::{Registry, TransportKind, WorkerCounters},
+    routing::{RateLimiter, Snapshot, health::HealthView, rate_limit::Network, signed::SignedAnswers},
+    telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
     zone::ZoneTable,
@@ -22,6 +22,18 @@ use crate::{
 
 /// How often a new cookie secret is made. The one before stays valid, and cookies live an hour, so none is ever refused early.
 const COOKIE_SECRET_LASTS: Duration = Duration::from_secs(12 * 3600);
+
+/// At most one log line in so long tells that responses are limited.
+const LIMITING_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What was said of limited responses.
+#[derive(Default)]
+struct Limiting {
+    /// Limited since it was last said.
+    latest: Option<Network>,
+    told: Option<Instant>,
+    dropped_before: u64,
+}
 
 /// The shared state.
 pub struct Live {
@@ -41,8 +53,11 @@ struct Control {
     world: Arc<World>,
     zones: Arc<ZoneTable>, // of the world, with their present signatures
     epoch: u64,
+    /// For a configuration without a file of secrets.
     cookies: CookieSecrets,
     cookies_made: Instant,
+    rate_limiter: Option<Arc<RateLimiter>>,
+    limiting: Limiting,
     reload: Reload,
     panics: BTreeMap<&'static str, u64>,
     retired: Vec<Arc<Snapshot>>,
@@ -57,7 +72,9 @@ impl Live {
         let statuses = board.snapshot();
         let health = HealthView::new(&world.plan, &world.target_health(&statuses));
         let zones = world.zones.clone();
-        let snapshot = world.first_snapshot(health, keys, cookies);
+        let rate_limiter = rate_limiter(world.config.server.limits.responses_per_second, None);
+        let secrets = world.cookie_secrets.unwrap_or(cookies);
+        let snapshot = world.first_snapshot(health, keys, secrets).with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
         Arc::new(Live {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -70,6 +87,8 @@ impl Live {
                 epoch: statuses.epoch,
                 cookies,
                 cookies_made: Instant::now(),
+                rate_limiter,
+                limiting: Limiting::default(),
                 reload: Reload { last_success: unix_s(now), ..Reload::default() },
                 panics: BTreeMap::new(),
                 retired: Vec::new(),
@@ -115,6 +134,8 @@ impl Live {
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
         control.zones = world.zones.clone();
+        control.rate_limiter =
+            rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
         control.world = world;
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());
@@ -127,7 +148,7 @@ impl Live {
         self.publish(&mut self.control(), false);
     }
 
-    /// To be called now and then: makes new cookie secrets when it is time and lets old snapshots go. Those are held here until
+    /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go. Those are held here until
     /// no worker reads them any more, so that none of them spends its time on freeing a whole map.
     pub fn housekeep(&self) {
         let mut control = self.control();
@@ -137,6 +158,7 @@ impl Live {
             control.cookies_made = Instant::now();
             self.publish(&mut control, true);
         }
+        self.tell_of_limiting(&mut control);
     }
 
     fn publish(&self, control: &mut Control, even_if_equal: bool) {
@@ -158,9 +180,11 @@ impl Live {
         let nothing = SignedAnswers::default();
         let signed_before = if is_same_plan { &before.signed } else { &nothing };
         let signed = Arc::new(SignedAnswers::new(&world.plan, &health, &control.zones, signed_before));
-        let (zones, cookies) = (control.zones.clone(), control.cookies);
+        let cookies = world.cookie_secrets.unwrap_or(control.cookies);
+        let zones = control.zones.clone();
         let published = Published { zones, health: Arc::new(health), signed, answer_keys, cookies };
-        self.snapshot.store(Arc::new(world.snapshot(before.generation + 1, published)));
+        let snapshot = world.snapshot(before.generation + 1, published).with_rate_limiter(control.rate_limiter.clone());
+        self.snapshot.store(Arc::new(snapshot));
         control.retired.push(before);
     }
 
@@ -186,8 +210,36 @@ impl Live {
         self.control().zones.is_due(now_s)
     }
 
+    fn tell_of_limiting(&self, control: &mut Control) {
+        let Some(limiter) = &control.rate_limiter else { return };
+        let limiting = &mut control.limiting;
+        limiting.latest = limiter.take_latest().or(limiting.latest);
+        let Some(network) = limiting.latest else { return };
+        if limiting.told.is_some_and(|told| told.elapsed() < LIMITING_LOG_INTERVAL) {
+            return;
+        }
+        let dropped = self.registry.totals().dropped[DropReason::RateLimited as usize];
+        tracing::warn!(
+            network = network.to_string(),
+            dropped = dropped - limiting.dropped_before,
+            "responses are being limited ([server.limits] responses-per-second): one of the networks, and the replies dropped \
+             since this was last said; about as many were shortened"
+        );
+        *limiting = Limiting { latest: None, told: Some(Instant::now()), dropped_before: dropped };
+    }
+
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The limiter for a configuration: the one before if the limit is the same, so that a reload is no way around it.
+fn rate_limiter(limit: u32, before: Option<Arc<RateLimiter>>) -> Option<Arc<RateLimiter>> {
+    match limit {
+        0 => None,
+        _ => before
+            .filter(|before| before.responses_per_second() == limit)
+            .or_else(|| Some(Arc::new(RateLimiter::new(limit, random_secret())))),
     }
 }
 
@@ -242,5 +294,20 @@ impl Respond for Answerer {
             Verdict::Send(len) => Reply::Send(len),
             Verdict::Drop(_) => Reply::Drop,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_keeps_the_table_of_limits_unless_it_changes_the_limit() {
+        let first = rate_limiter(10, None).unwrap();
+        let same = rate_limiter(10, Some(first.clone())).unwrap();
+        assert!(Arc::ptr_eq(&first, &same));
+        let other = rate_limiter(11, Some(first.clone())).unwrap();
+        assert!(!Arc::ptr_eq(&first, &other) && other.responses_per_second() == 11);
+        assert!(rate_limiter(0, Some(first)).is_none());
     }
 }

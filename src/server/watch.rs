@@ -7,9 +7,9 @@ use std::{
     time::SystemTime,
 };
 
-use crate::config::model::Geo;
+use crate::config::Config;
 
-/// The files that a configuration is rebuilt for when they are replaced: the location databases.
+/// The files that a configuration is rebuilt for when they are replaced: the location databases and the cookie secrets.
 #[derive(Clone)]
 pub struct Files {
     list: Vec<Watched>,
@@ -32,8 +32,9 @@ struct Stamp {
 
 impl Files {
     /// As they are now. To be called before they are read, so that none can be replaced unnoticed in between.
-    pub fn of(geo: &Geo) -> Files {
-        let paths = geo.databases.iter().chain(&geo.asn_database);
+    pub fn of(config: &Config) -> Files {
+        let databases = config.geo.databases.iter().chain(&config.geo.asn_database);
+        let paths = databases.chain(&config.server.cookie_secret_file);
         Files { list: paths.map(|path| Watched { path: path.clone(), loaded: stamp(path), pending: None }).collect() }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use super::watch::Files;
 use crate::{
     answer::explain::{self, Explanation},
-    config::{self, Config, Problem, Report},
+    config::{self, Config, Problem, Report, cookie_secrets},
     geo::{AsnTable, GeoError, Locations},
     health::{self, Targets},
     latency::RegionSite,
@@ -45,6 +45,8 @@ pub struct World {
     pub contents: Vec<ZoneContent>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
+    /// Secrets of the server cookies, where they come from a file.
+    pub cookie_secrets: Option<CookieSecrets>,
     /// The databases as they were when they were read.
     pub files: Files,
     /// How long it took to compile.
@@ -67,7 +69,7 @@ impl World {
     /// All that is wrong with the zones' records and the databases.
     pub fn compile(config: Config, path: &Path) -> Result<World, Report> {
         let begun = Instant::now();
-        let files = Files::of(&config.geo);
+        let files = Files::of(&config);
         let mut problems = Vec::new();
         let contents = content::gather(&config).unwrap_or_else(|report| {
             problems.extend(report.problems);
@@ -76,6 +78,8 @@ impl World {
         let mut keep = |error: GeoError| problems.push(Problem::new(error.to_string()));
         let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
         let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
+        let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
+        let cookie_secrets = cookie_secrets.map_err(|problem| problems.push(problem)).ok().flatten();
         let (Some(locations), Some(asns), true) = (locations, asns, problems.is_empty()) else {
             return Err(Report::new(problems));
         };
@@ -104,6 +108,7 @@ impl World {
             asns,
             sites,
             config,
+            cookie_secrets,
             files,
             build_time: begun.elapsed(),
         })
@@ -181,6 +186,7 @@ impl World {
                 udp_payload: server.limits.udp_payload,
                 tcp_idle_tenths: u16::try_from(tenths).unwrap_or(u16::MAX),
                 cookies,
+                rate_limiter: None,
             }),
             answer_keys,
         }

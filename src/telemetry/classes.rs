@@ -111,12 +111,19 @@ pub enum DropReason {
     Malformed,
     /// A datagram longer than the receive buffer.
     Truncated,
+    /// Over the limit of responses to its network.
+    RateLimited,
 }
 
 impl DropReason {
     /// All of them, in index order.
-    pub const ALL: [DropReason; 4] =
-        [DropReason::Short, DropReason::Response, DropReason::Malformed, DropReason::Truncated];
+    pub const ALL: [DropReason; 5] = [
+        DropReason::Short,
+        DropReason::Response,
+        DropReason::Malformed,
+        DropReason::Truncated,
+        DropReason::RateLimited,
+    ];
 
     /// Label in the metrics.
     pub fn label(self) -> &'static str {
@@ -125,6 +132,7 @@ impl DropReason {
             DropReason::Response => "response",
             DropReason::Malformed => "malformed",
             DropReason::Truncated => "truncated",
+            DropReason::RateLimited => "rate-limited",
         }
     }
 }

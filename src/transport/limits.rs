@@ -200,7 +200,13 @@ mod tests {
     use super::*;
 
     fn limits(tcp_connections: usize, tcp_per_client: usize) -> Limits {
-        Limits { tcp_connections, tcp_per_client, tcp_idle: Duration::from_secs(10), udp_payload: 1232 }
+        Limits {
+            tcp_connections,
+            tcp_per_client,
+            tcp_idle: Duration::from_secs(10),
+            udp_payload: 1232,
+            responses_per_second: 0,
+        }
     }
 
     fn network(address: &str) -> ClientNetwork {

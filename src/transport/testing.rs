@@ -29,7 +29,13 @@ pub(crate) struct Echo {
 }
 
 pub(crate) fn limits() -> Limits {
-    Limits { tcp_connections: 1000, tcp_per_client: 1000, tcp_idle: PATIENCE, udp_payload: 1232 }
+    Limits {
+        tcp_connections: 1000,
+        tcp_per_client: 1000,
+        tcp_idle: PATIENCE,
+        udp_payload: 1232,
+        responses_per_second: 0,
+    }
 }
 
 pub(crate) fn worker(registry: &Registry) -> Worker<Echo> {

@@ -16,6 +16,13 @@ pub enum Rcode {
     BadCookie = 23,
 }
 
+impl Rcode {
+    /// True when the response says that the query was not answered; false for what a zone says, that a name is not there included.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Rcode::NoError | Rcode::NxDomain | Rcode::YxDomain)
+    }
+}
+
 /// Record types (RFC 1035 §3.2.2 and later).
 #[allow(missing_docs)]
 pub mod rtype {

@@ -1,6 +1,6 @@
 //! Server cookies in the interoperable form of RFC 9018.
 
-use std::{hash::Hasher, net::IpAddr};
+use std::{fmt, hash::Hasher, net::IpAddr};
 
 use siphasher::sip::SipHasher24;
 
@@ -10,12 +10,19 @@ const AHEAD_S: u32 = 300;
 
 /// Secrets that server cookies are made and checked with: the newest makes, both check, so that a change of secret
 /// invalidates nothing.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct CookieSecrets {
     /// Makes new cookies.
     pub current: [u8; 16],
     /// Still accepted.
     pub previous: [u8; 16],
+}
+
+/// Shows nothing, so that no log can.
+impl fmt::Debug for CookieSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieSecrets").finish_non_exhaustive()
+    }
 }
 
 impl CookieSecrets {

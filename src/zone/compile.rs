@@ -54,6 +54,8 @@ pub struct Node {
     pub route: Option<u32>,
     /// The zone cut that this name is.
     pub cut: Option<Box<Cut>>,
+    /// Tells this node from all others of the table. The same for the same text: it outlives a reload.
+    pub key: u64,
     wildcard: Option<NodeId>,
 }
 
@@ -107,6 +109,8 @@ pub enum Found<'z> {
     Dname {
         /// The RRset.
         rrset: &'z RrSet,
+        /// Its node.
+        node: &'z Node,
         /// Labels of its owner.
         labels: usize,
     },
@@ -130,7 +134,8 @@ impl ZoneTable {
         let zones = contents
             .iter()
             .zip(first_routes(contents))
-            .map(|(content, first_route)| Arc::new(Zone::compile(content, first_route, now_s)))
+            .enumerate()
+            .map(|(n, (content, first_route))| Arc::new(Zone::compile(content, n, first_route, now_s)))
             .collect();
         ZoneTable { apexes: Arc::new(apexes), zones }
     }
@@ -141,11 +146,11 @@ impl ZoneTable {
         if !self.is_due(now_s) {
             return None;
         }
-        let compile = |((content, zone), first_route): ((&ZoneContent, &Arc<Zone>), u32)| match zone.is_due(now_s) {
-            true => Arc::new(Zone::compile(content, first_route, now_s)),
+        let compile = |(n, (zone, first_route)): (usize, (&Arc<Zone>, u32))| match zone.is_due(now_s) {
+            true => Arc::new(Zone::compile(&contents[n], n, first_route, now_s)),
             false => zone.clone(),
         };
-        let zones = contents.iter().zip(&self.zones).zip(first_routes(contents)).map(compile).collect();
+        let zones = self.zones.iter().zip(first_routes(contents)).enumerate().map(compile).collect();
         Some(ZoneTable { apexes: self.apexes.clone(), zones })
     }
 
@@ -180,7 +185,8 @@ impl ZoneTable {
 }
 
 impl Zone {
-    fn compile(content: &ZoneContent, first_route: u32, now_s: u64) -> Zone {
+    /// `number` is the zone's position in the table.
+    fn compile(content: &ZoneContent, number: usize, first_route: u32, now_s: u64) -> Zone {
         let apex = &content.origin;
         let apex_labels = apex.label_count();
         let signer = content.keys.as_ref().map(|keys| Arc::new(Signer::new(apex, keys.clone(), now_s)));
@@ -212,7 +218,8 @@ impl Zone {
             signed
         });
         link_wildcards(content, &tree, &mut nodes, apex_labels);
-        for node in &mut nodes {
+        for (n, node) in nodes.iter_mut().enumerate() {
+            node.key = (number as u64) << 32 | n as u64;
             node.rrsets.sort_by_key(|rrset| rrset.rtype);
         }
         add_cuts(content, &tree, &mut nodes, apex_labels, signer.as_deref());
@@ -235,7 +242,7 @@ impl Zone {
         for n in self.apex_labels..labels {
             let node = &self.nodes[at.index()];
             if let Some(rrset) = node.rrset(rtype::DNAME) {
-                return Found::Dname { rrset, labels: n };
+                return Found::Dname { rrset, node, labels: n };
             }
             match self.tree.child(at, name.label_from_right(n)) {
                 Some(child) => at = child,

@@ -14,7 +14,9 @@ use std::{
 };
 
 use super::{
-    Locate, files,
+    Locate, cookie_secrets,
+    cookie_secrets::Unusable,
+    files,
     model::{Admin, Config, Geo, Latency, Listen, Server},
     section::{At, Problems},
     spec::{AdminSpec, CheckSpec, GeoSpec, RegionSpec, ServerSpec, Spec},
@@ -48,7 +50,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     };
     note_admin_among_listeners(&spec.server, &spec.admin, problems);
     Config {
-        server: build_server(&spec.server, problems),
+        server: context.build_server(&spec.server),
         admin: Admin { listen: spec.admin.listen.as_ref().map(|at| at.value) },
         geo: context.build_geo(&spec.geo),
         latency: Latency { switch_margin_ms: spec.switch_margin_ms },
@@ -58,7 +60,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     }
 }
 
-fn build_server(spec: &ServerSpec, problems: &Problems) -> Server {
+fn build_listen(spec: &ServerSpec, problems: &Problems) -> Vec<Listen> {
     if spec.listen.is_given() && spec.listen.value.is_empty() && spec.listen.span.len() <= 2 {
         problems.add(&spec.listen.span, "`listen` is empty", "write at least one address, for example \"0.0.0.0:53\"");
     }
@@ -70,7 +72,7 @@ fn build_server(spec: &ServerSpec, problems: &Problems) -> Server {
         }
         listen.push(Listen { address: at.value, is_default: !spec.listen.is_given() });
     }
-    Server { listen, threads: spec.threads, identity: spec.identity.value.clone(), limits: spec.limits }
+    listen
 }
 
 /// Both serve TCP, so that one port cannot have both.
@@ -118,6 +120,34 @@ impl Context<'_> {
             self.problems.absent(&name.span, format!("unknown check {}", quote(&name.value)), help);
         }
         found
+    }
+
+    fn build_server(&self, spec: &ServerSpec) -> Server {
+        let file = &spec.cookie_secret_file;
+        if !file.value.is_empty() {
+            self.note_unusable_secrets(file);
+        }
+        Server {
+            listen: build_listen(spec, self.problems),
+            threads: spec.threads,
+            identity: spec.identity.value.clone(),
+            cookie_secret_file: (!file.value.is_empty()).then(|| self.folder.join(&file.value)),
+            limits: spec.limits,
+        }
+    }
+
+    /// Read here for its errors alone, so that they are told together with all others; what counts is read again when the file
+    /// has begun to be watched.
+    fn note_unusable_secrets(&self, at: &At<String>) {
+        match cookie_secrets::load(&self.folder.join(&at.value)) {
+            Ok(_) => {}
+            Err(Unusable::Broken(problem)) => self.problems.push(problem),
+            Err(Unusable::Unreadable(why)) => {
+                let message = format!("the cookie secret file {} {why}", quote(&at.value));
+                let help = format!("{}; {}", cookie_secrets::HOW_TO_MAKE, self.looked_for(&at.value));
+                self.problems.add(&at.span, message, help);
+            }
+        }
     }
 
     fn build_geo(&self, spec: &GeoSpec) -> Geo {

@@ -15,6 +15,8 @@ pub(crate) struct ServerSpec {
     pub listen: At<Vec<At<SocketAddr>>>,
     pub threads: usize,
     pub identity: At<String>,
+    /// Empty: none.
+    pub cookie_secret_file: At<String>,
     pub limits: Limits,
 }
 
@@ -48,11 +50,21 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
     }
     let limits = match section.child("limits", &LIMITS) {
         Some(limits) => read_limits(&limits),
-        None => {
-            Limits { tcp_connections: 1000, tcp_per_client: 20, tcp_idle: Duration::from_secs(10), udp_payload: 1232 }
-        }
+        None => Limits {
+            tcp_connections: 1000,
+            tcp_per_client: 20,
+            tcp_idle: Duration::from_secs(10),
+            udp_payload: 1232,
+            responses_per_second: 0,
+        },
     };
-    ServerSpec { listen, threads: count(section.integer("threads").value), identity, limits }
+    ServerSpec {
+        listen,
+        threads: count(section.integer("threads").value),
+        identity,
+        cookie_secret_file: section.text("cookie-secret-file"),
+        limits,
+    }
 }
 
 fn read_limits(section: &Section<'_>) -> Limits {
@@ -61,6 +73,7 @@ fn read_limits(section: &Section<'_>) -> Limits {
         tcp_per_client: count(section.integer("tcp-per-client").value),
         tcp_idle: Duration::from_millis(section.duration_ms("tcp-idle").value.unsigned_abs()),
         udp_payload: section.integer("udp-payload").value as u16,
+        responses_per_second: section.integer("responses-per-second").value as u32,
     }
 }
 

@@ -29,7 +29,13 @@ fn addresses(list: &[&str]) -> Endpoints {
 }
 
 fn config(zones: Vec<Zone>) -> Config {
-    let limits = Limits { tcp_connections: 1, tcp_per_client: 1, tcp_idle: Duration::from_secs(10), udp_payload: 1232 };
+    let limits = Limits {
+        tcp_connections: 1,
+        tcp_per_client: 1,
+        tcp_idle: Duration::from_secs(10),
+        udp_payload: 1232,
+        responses_per_second: 0,
+    };
     let region = |name: &str, endpoints| Region {
         name: name.into(),
         location: name.into(),
@@ -40,7 +46,7 @@ fn config(zones: Vec<Zone>) -> Config {
         bias_ms: 0.0,
     };
     Config {
-        server: Server { listen: Vec::new(), threads: 0, identity: String::new(), limits },
+        server: Server { listen: Vec::new(), threads: 0, identity: String::new(), cookie_secret_file: None, limits },
         admin: Admin { listen: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
         latency: Latency { switch_margin_ms: 5.0 },
