@@ -506,3 +506,44 @@ fn an_explanation_agrees_with_the_answer() {
         assert_eq!(explanation.candidates.len(), 3);
     }
 }
+
+#[test]
+fn the_hints_of_an_https_record_follow_the_region_that_answers() {
+    let mut fixture = Fixture::new(
+        r#"
+[checks.web]
+type = "tcp"
+port = 80
+[regions.us]
+location = "aws:us-east-1"
+endpoints = ["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]
+check = "web"
+[regions.eu]
+location = "aws:eu-west-1"
+endpoints = ["198.51.100.1"]
+check = "web"
+[zones."example.com"]
+nameservers = ["ns1.example.net."]
+[zones."example.com".routes."*.app"]
+https = "1 . alpn=h2,h3 port=8443"
+[zones."example.com".routes.without]
+"#,
+    );
+    let ask = |fixture: &mut Fixture, client: &str| {
+        let answer = fixture.ask(&Ask::new("www.app.example.com", "HTTPS").from_client(client));
+        (answer.data(hickory_proto::rr::RecordType::HTTPS).join(" "), answer.ttl(), answer.scope_len.unwrap() > 0)
+    };
+    let us = "1 . alpn=h2,h3 port=8443 ipv4hint=192.0.2.1,192.0.2.2 ipv6hint=2001:db8:1::1";
+    let eu = "1 . alpn=h2,h3 port=8443 ipv4hint=198.51.100.1";
+    let plain =
+        |(text, ttl_s, has_scope): (String, u32, bool)| (text.replace('"', "").replace(", ", ","), ttl_s, has_scope);
+    assert_eq!(plain(ask(&mut fixture, "3.80.0.0/24")), (us.into(), 60, true));
+    assert_eq!(plain(ask(&mut fixture, "18.200.0.0/24")), (eu.into(), 60, true));
+    fixture.set_down(&["192.0.2.1", "2001:db8:1::1"]);
+    let one_up = "1 . alpn=h2,h3 port=8443 ipv4hint=192.0.2.2";
+    assert_eq!(plain(ask(&mut fixture, "3.80.0.0/24")), (one_up.into(), 60, true));
+    fixture.set_down(&["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]);
+    assert_eq!(plain(ask(&mut fixture, "3.80.0.0/24")), (eu.into(), 60, true));
+    let nothing = fixture.ask(&Ask::new("without.example.com", "HTTPS"));
+    assert!(nothing.message.answers.is_empty() && nothing.rcode() == "No Error", "{}", nothing.text());
+}

@@ -64,11 +64,13 @@ mixed    300 TXT "beside a route"
 """
 
 [zones."example.com".routes."*.app"]
+https = "1 . alpn=h2,h3"
 [zones."example.com".routes."@"]
 [zones."example.com".routes.mixed]
 regions = ["us"]
 [zones."example.com".routes.few]
 max-answers = 2
+https = "1 ."
 [zones."example.com".routes.share]
 policy = "weighted"
 max-answers = 1
@@ -195,8 +197,23 @@ const NAMES: [&str; 24] = [
     "name.example.com",
 ];
 
-const TYPES: [&str; 14] =
-    ["A", "AAAA", "TXT", "MX", "NS", "SOA", "DS", "CNAME", "DNSKEY", "CDS", "CDNSKEY", "NSEC", "ANY", "TYPE65400"];
+const TYPES: [&str; 15] = [
+    "A",
+    "AAAA",
+    "TXT",
+    "MX",
+    "NS",
+    "SOA",
+    "DS",
+    "CNAME",
+    "DNSKEY",
+    "CDS",
+    "CDNSKEY",
+    "NSEC",
+    "ANY",
+    "TYPE65400",
+    "HTTPS",
+];
 
 const CLIENTS: [&str; 4] = ["18.184.0.0/24", "3.80.0.0/24", "18.184.77.0/24", "2a05:d018::/48"];
 
@@ -242,9 +259,11 @@ fn every_window_of_a_region_with_many_endpoints_is_signed() {
         fixture.set_down(down);
         let mut seen = BTreeSet::new();
         for n in 0..256 {
-            let answer = fixture.ask(&Ask::new("few.example.com", "A").from_client(&format!("3.80.{n}.0/24")).dnssec());
+            let ask = |qtype| Ask::new("few.example.com", qtype).from_client(&format!("3.80.{n}.0/24")).dnssec();
+            let answer = fixture.ask(&ask("A"));
             verify("a window", &answer, &keys);
             seen.insert(answer.addresses());
+            verify("hints of a window", &fixture.ask(&ask("HTTPS")), &keys);
         }
         assert_eq!(seen.len(), sets, "{seen:?}");
     }
@@ -288,7 +307,7 @@ fn what_does_not_exist_is_proven_as_rfc_4035_asks() {
         ("app.example.com", "A", "No Error; alias.example.com. > *.app.example.com. [CNAME RRSIG NSEC] 30".into()),
         // A wildcard stands for the name: the name itself is proven absent (3.1.3.3), and its missing type (3.1.3.4).
         ("a.b.deep.example.com", "A", format!("No Error; {deep}")),
-        ("x.app.example.com", "A", "No Error; *.app.example.com. > big.example.com. [A AAAA RRSIG NSEC] 30".into()),
+        ("x.app.example.com", "A", "No Error; *.app.example.com. > big.example.com. [A AAAA RRSIG NSEC HTTPS] 30".into()),
         ("a.b.deep.example.com", "TXT", format!("No Error; {deep}")),
         // Through two wildcards.
         ("chain.example.com", "A", format!("No Error; {wild}")),

@@ -143,7 +143,12 @@ pub fn explain(world: &World, request: &Request) -> Explanation {
     explanation.client = client_view(world, request);
     if let Some((index, route)) = find_route(world.snapshot, request) {
         let only_v6 = request.qtype == rtype::ANY && !route.dependence(None, Family::V4).exists;
-        let family = if request.qtype == rtype::AAAA || only_v6 { Family::V6 } else { Family::V4 };
+        let family = match request.qtype {
+            rtype::AAAA => Family::V6,
+            rtype::HTTPS if route.kind == RouteKind::Addresses => Family::Either,
+            _ if only_v6 => Family::V6,
+            _ => Family::V4,
+        };
         let client = Client { address, resolver: RESOLVER };
         let decision = policy::decide(&world.snapshot.plan, &world.snapshot.health, route, family, client);
         explanation.route = Some(route.label.clone());
@@ -288,6 +293,7 @@ fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &
         let route = &snapshot.plan.routes[index];
         let answers = match request.qtype {
             rtype::A | rtype::AAAA => true,
+            rtype::HTTPS => route.https.is_some() || route.kind == RouteKind::Names,
             rtype::ANY => node.rrsets.iter().all(|rrset| rrset.rtype == rtype::NSEC),
             _ => route.kind == RouteKind::Names,
         };

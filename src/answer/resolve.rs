@@ -5,7 +5,7 @@ use crate::{
     config::model::RegionId,
     routing::{
         Family, Snapshot,
-        plan::{PoolId, Ring, Route, RouteKind},
+        plan::{Pool, PoolId, Ring, Route, RouteKind},
         policy::{self, Client, Outcome, Reason},
         rate_limit,
     },
@@ -219,6 +219,7 @@ impl<'s> Reply<'_, 's> {
             let family = match (route.kind, qtype) {
                 (RouteKind::Names, _) | (RouteKind::Addresses, rtype::A) => Some(Family::V4),
                 (RouteKind::Addresses, rtype::AAAA) => Some(Family::V6),
+                (RouteKind::Addresses, rtype::HTTPS) if route.https.is_some() => Some(Family::Either),
                 (RouteKind::Addresses, rtype::ANY) => {
                     Some(if route.dependence(None, Family::V4).exists { Family::V4 } else { Family::V6 })
                 }
@@ -360,9 +361,34 @@ impl<'s> Reply<'_, 's> {
         match family {
             Family::V4 => self.addresses(&members.v4, rtype::A, route, pool, reason, &decision, owner)?,
             Family::V6 => self.addresses(&members.v6, rtype::AAAA, route, pool, reason, &decision, owner)?,
+            Family::Either => self.https(route, members, pool, reason, &decision, owner)?,
         }
         self.route_rrsigs(index, route, family, region, reason, &decision, owner)?;
         Ok(Step::Done(Rcode::NoError))
+    }
+
+    /// The route's HTTPS record with the addresses of the answering region as hints (RFC 9460 §7.3). Their order is fixed: it is
+    /// part of the data that is signed.
+    fn https(
+        &mut self,
+        route: &Route,
+        members: &Pool,
+        pool: PoolId,
+        reason: Reason,
+        decision: &policy::Decision,
+        owner: &Owner,
+    ) -> Result<(), Full> {
+        let Some(https) = &route.https else { return Ok(()) };
+        let up = policy::members_up(&self.snapshot.health, pool, reason);
+        let v4 = policy::answers(&members.v4, up, route.max_answers, decision.network_hash);
+        let v6 = policy::answers(&members.v6, up, route.max_answers, decision.network_hash);
+        let len = https.len_with(v4.clone().count(), v6.clone().count());
+        self.writer.put(&record_head(owner.at, rtype::HTTPS, decision.ttl_s, len as u16)).ok_or(Full)?;
+        for piece in https.pieces(v4, v6) {
+            self.writer.put(piece.as_bytes()).ok_or(Full)?;
+        }
+        self.writer.count(Section::Answer, 1);
+        Ok(())
     }
 
     /// The signatures of a route's answer, with the answer's TTL.

@@ -259,6 +259,7 @@ pub static ROUTE: Schema = Schema {
         key("ttl", F::Integer(0, TTL_S_MAX), D::Said("the zone's ttl")),
         key("max-answers", F::Integer(1, 1000), D::Integer(8)),
         key("when-all-down", F::Choice(&["answer-all", "servfail", "nodata"]), D::Text("answer-all")),
+        key("https", F::Word("data of an HTTPS record"), D::Text("")),
     ],
     sections: &["rules"],
     later_sections: &[],

@@ -258,6 +258,8 @@ pub struct Route {
     pub max_answers: u16,
     /// What to answer when no allowed region is usable.
     pub when_all_down: WhenAllDown,
+    /// Data of its HTTPS record as zone files write it, without hints, and where it stands.
+    pub https: Option<(String, Spot)>,
     /// Which clients are steered to which regions; the first match wins.
     pub rules: Vec<Rule>,
     /// Where the owner stands in the file.

@@ -36,8 +36,8 @@ pub struct PoolState {
     pub up: Box<[bool]>,
     /// Enough members are up for the region to count.
     pub is_healthy: bool,
-    usable: [bool; 2],
-    doubt_s: [Option<u32>; 2],
+    usable: [bool; 3],
+    doubt_s: [Option<u32>; 3],
 }
 
 impl PoolState {
@@ -62,6 +62,7 @@ impl PoolState {
                     (_, Some(_)) => true,
                     (Family::V4, None) => pool.v4.slots.iter().any(|slot| up[slot.member]),
                     (Family::V6, None) => pool.v6.slots.iter().any(|slot| up[slot.member]),
+                    (Family::Either, None) => up_count > 0,
                 }
         };
         // While one endpoint is enough, the other family's endpoints cannot change this family's answers.
@@ -76,12 +77,7 @@ impl PoolState {
             let members = pool.members.iter().filter(|member| counts(member, family));
             members.filter_map(|member| health(member.target).doubt_s).min()
         };
-        PoolState {
-            usable: [is_usable(Family::V4), is_usable(Family::V6)],
-            doubt_s: [doubt_s(Family::V4), doubt_s(Family::V6)],
-            is_healthy,
-            up,
-        }
+        PoolState { usable: Family::ALL.map(is_usable), doubt_s: Family::ALL.map(doubt_s), is_healthy, up }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     health::{Check, Endpoint},
     telemetry::counters::AnswerLabels,
     wire::Name,
+    zone::{Https, ZoneContent},
 };
 
 /// Address families of answers.
@@ -25,6 +26,13 @@ pub enum Family {
     V4,
     /// AAAA.
     V6,
+    /// HTTPS: hints of both families, from a region that has either.
+    Either,
+}
+
+impl Family {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Family; 3] = [Family::V4, Family::V6, Family::Either];
 }
 
 /// A pool by its position in [`Plan::pools`].
@@ -75,10 +83,12 @@ pub struct Route {
     pub max_answers: usize,
     /// What to do when nothing is usable.
     pub when_all_down: WhenAllDown,
+    /// Its HTTPS record.
+    pub https: Option<Https>,
     /// Key of its hashes.
     pub key: RouteKey,
     /// Without a rule, then by rule; by family (for names both alike): what the answers depend on.
-    dependence: Vec<[Dependence; 2]>,
+    dependence: Vec<[Dependence; 3]>,
     /// Its first answer counter; see [`Route::answer_slot`].
     answer_base: usize,
 }
@@ -236,7 +246,9 @@ pub struct Draft {
 
 impl Draft {
     /// Works out routes, pools, targets and the maps that they need.
-    pub fn new(config: &Config) -> Draft {
+    ///
+    /// `contents` are those of the configuration's zones, in its order.
+    pub fn new(config: &Config, contents: &[ZoneContent]) -> Draft {
         let mut drafting = Drafting {
             config,
             pools: Vec::new(),
@@ -248,9 +260,9 @@ impl Draft {
         };
         let mut routes = Vec::new();
         let mut answer_base = 0;
-        for (zone, zone_config) in config.zones.iter().enumerate() {
-            for route in &zone_config.routes {
-                routes.push(drafting.route(zone, route, answer_base));
+        for (zone, (zone_config, content)) in config.zones.iter().zip(contents).enumerate() {
+            for (route, content) in zone_config.routes.iter().zip(&content.routes) {
+                routes.push(drafting.route(zone, route, content.https.clone(), answer_base));
                 answer_base += route.regions.len() * Reason::ALL.len();
             }
         }
@@ -276,7 +288,7 @@ struct Drafting<'c> {
 }
 
 impl Drafting<'_> {
-    fn route(&mut self, zone: usize, route: &RouteConfig, answer_base: usize) -> Route {
+    fn route(&mut self, zone: usize, route: &RouteConfig, https: Option<Https>, answer_base: usize) -> Route {
         let mut pools = vec![None; self.config.regions.len()];
         for region in &route.regions {
             let (endpoints, check) = route.pool(self.config, *region);
@@ -295,7 +307,7 @@ impl Drafting<'_> {
             .enumerate()
             .map(|(n, allowed)| {
                 let all_alike = n == 0 && route.rules.is_empty();
-                [Family::V4, Family::V6].map(|family| self.dependence(route, &pools, allowed, all_alike, family))
+                Family::ALL.map(|family| self.dependence(route, &pools, allowed, all_alike, family))
             })
             .collect();
         Route {
@@ -312,6 +324,7 @@ impl Drafting<'_> {
             ttl_s: route.ttl_s,
             max_answers: usize::from(route.max_answers),
             when_all_down: route.when_all_down,
+            https,
             key: RouteKey::of_owner(route.owner.as_wire()),
             dependence,
             answer_base,
@@ -408,12 +421,13 @@ impl Drafting<'_> {
 }
 
 impl Pool {
-    /// Endpoints that can answer in a family; a name answers in both.
+    /// Endpoints that can answer in a family (of either: those of the family that has more); a name answers in all.
     pub fn size(&self, family: Family) -> usize {
         match (family, &self.name) {
             (_, Some(_)) => 1,
             (Family::V4, None) => self.v4.slots.len(),
             (Family::V6, None) => self.v6.slots.len(),
+            (Family::Either, None) => self.v4.slots.len().max(self.v6.slots.len()),
         }
     }
 }

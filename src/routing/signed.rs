@@ -1,5 +1,5 @@
 //! Signatures of everything that routes can answer with now: for each route of a signed zone, region and family, those of the
-//! members that are up and those of all members (for when nothing is usable), for each window. Made on the control plane before
+//! members that are up and those of all members (for when nothing is usable), for each window, HTTPS records included. Made on the control plane before
 //! the health that they belong to is published; what did not change is taken over.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::model::RegionId,
     wire::rtype,
-    zone::{Fragment, ZoneTable, sign::Signer},
+    zone::{Fragment, Https, ZoneTable, sign::Signer},
 };
 
 /// The signatures of all routes.
@@ -35,7 +35,7 @@ struct RegionRrsigs {
 }
 
 /// By family; of names, the first alone.
-type Families = [Windows; 2];
+type Families = [Windows; 3];
 
 /// The signatures of the RRsets that the windows of a ring make.
 #[derive(Default)]
@@ -104,9 +104,8 @@ fn region_rrsigs(
         return before.clone();
     }
     let mut known = before.map(|before| before.known()).unwrap_or_default();
-    let mut families = |up: Option<&[bool]>| {
-        [Family::V4, Family::V6].map(|family| windows(route, pool, family, up, signer, &mut known))
-    };
+    let mut families =
+        |up: Option<&[bool]>| Family::ALL.map(|family| windows(route, pool, family, up, signer, &mut known));
     let (of_all, of_up) = (families(None), families(Some(up)));
     Arc::new(RegionRrsigs { up: up.clone(), of_up, of_all })
 }
@@ -115,7 +114,7 @@ impl RegionRrsigs {
     fn known(&self) -> Known {
         let mut known = Known::new();
         for families in [&self.of_up, &self.of_all] {
-            for (windows, rtype) in families.iter().zip([rtype::A, rtype::AAAA]) {
+            for (windows, rtype) in families.iter().zip([rtype::A, rtype::AAAA, rtype::HTTPS]) {
                 known.extend(windows.rrsets.iter().map(|s| ((rtype, s.rdatas.clone()), s.rrsigs.clone())));
             }
         }
@@ -156,12 +155,19 @@ fn windows(
 fn answer(route: &Route, pool: &Pool, family: Family, up: Option<&[bool]>, n: u32) -> Option<(u16, Rdatas)> {
     let (rtype, mut rdatas): (u16, Rdatas) = match (&pool.name, family) {
         (Some(name), Family::V4) => (rtype::CNAME, vec![name.as_wire().to_vec()]),
-        (Some(_), Family::V6) => return None,
+        (Some(_), _) => return None,
         (None, Family::V4) => (rtype::A, addresses(&pool.v4, up, route, n)),
         (None, Family::V6) => (rtype::AAAA, addresses(&pool.v6, up, route, n)),
+        (None, Family::Either) => (rtype::HTTPS, vec![https(route.https.as_ref()?, pool, up, route, n)]),
     };
     rdatas.sort();
     (!rdatas.is_empty()).then_some((rtype, rdatas))
+}
+
+fn https(https: &Https, pool: &Pool, up: Option<&[bool]>, route: &Route, n: u32) -> Vec<u8> {
+    let v4 = policy::answers_of_window(&pool.v4, up, route.max_answers, n);
+    let v6 = policy::answers_of_window(&pool.v6, up, route.max_answers, n);
+    https.pieces(v4, v6).flat_map(|piece| piece.as_bytes().to_vec()).collect()
 }
 
 fn addresses<A: AsRef<[u8]>>(ring: &Ring<A>, up: Option<&[bool]>, route: &Route, n: u32) -> Rdatas {

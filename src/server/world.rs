@@ -85,7 +85,7 @@ impl World {
         };
         let sites: Vec<RegionSite> =
             config.regions.iter().map(|region| RegionSite::new(region.coordinates, region.bias_ms)).collect();
-        let Draft { mut plan, specs } = Draft::new(&config);
+        let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let sources = Sources {
             locations: &locations,
             asns: asns.as_ref(),

@@ -107,6 +107,8 @@ impl Context<'_> {
             ttl_s: spec.ttl_s.unwrap_or(zone_ttl_s),
             max_answers: spec.max_answers,
             when_all_down: spec.when_all_down.value,
+            https: (!spec.https.value.is_empty())
+                .then(|| (spec.https.value.clone(), self.problems.spot(spec.https.span.clone()))),
             rules,
             spot: self.problems.spot(spec.owner.span.clone()),
         }

@@ -57,6 +57,8 @@ pub(crate) struct RouteSpec {
     pub ttl_s: Option<u32>,
     pub max_answers: u16,
     pub when_all_down: At<WhenAllDown>,
+    /// Empty: none.
+    pub https: At<String>,
     pub rules: Vec<RuleSpec>,
 }
 
@@ -163,6 +165,7 @@ fn read_route(entry: &Entry<'_>, zone: &str, problems: &Problems) -> RouteSpec {
             span: when_all_down.span,
             origin: when_all_down.origin,
         },
+        https: section.text("https"),
         rules: read_rules(&section, &label, problems),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         model::{Endpoints, Route, Zone},
         report::{Problem, Spot},
     },
-    wire::Name,
+    wire::{Name, rtype::HTTPS},
     zone::rdata::types::{self, Shown},
 };
 
@@ -312,8 +312,13 @@ fn check_beside(subject: &Subject<'_>, route: &Route, problems: &mut Vec<Problem
     }
     let clashes = |rtype| match is_alias {
         true => !matches!(rtype, types::RRSIG | types::NSEC | types::KEY),
-        false => matches!(rtype, types::A | types::AAAA | types::CNAME),
+        false => matches!(rtype, types::A | types::AAAA | types::CNAME) || rtype == HTTPS && route.https.is_some(),
     };
+    if let Some((_, spot)) = route.https.as_ref().filter(|_| is_alias) {
+        let message = format!("the route `{}` has a host name as endpoint and an `https` record", route.label);
+        let help = "nothing can stand beside a CNAME: write the HTTPS record at that host name";
+        problems.push(problem(spot, message, help));
+    }
     let Some(set) = subject.at(owner).iter().find(|set| clashes(set.rtype)) else { return };
     let message = format!(
         "the route `{}` and a static {} record ({}) have the same owner",
@@ -323,6 +328,7 @@ fn check_beside(subject: &Subject<'_>, route: &Route, problems: &mut Vec<Problem
     );
     let help = match is_alias {
         true => "a route with a host name as endpoint is a CNAME and stands alone; remove the record or the route",
+        false if set.rtype == HTTPS => "the route answers HTTPS itself; remove the record, or the route's `https`",
         false => "a route answers A and AAAA itself; remove the record or the route",
     };
     problems.push(problem(&route.spot, message, help));

@@ -20,7 +20,9 @@ use crate::{
     },
     wire::{Name, rtype},
     zone::{
+        Https,
         file::{self, Record},
+        rdata::Fault,
         sign::ZoneKeys,
     },
 };
@@ -63,6 +65,8 @@ pub struct ContentRoute {
     pub route: usize,
     /// Types of the records that it can answer with.
     pub types: Vec<u16>,
+    /// Its HTTPS record.
+    pub https: Option<Https>,
 }
 
 /// Reads and checks the content of every zone, in the order of the configuration. An error holds everything that is wrong
@@ -104,6 +108,7 @@ fn gather_zone(
     let unread = !found.is_empty();
     let has_own_soa = synthesis::add_missing(zone, &mut records);
     let keys = keys::read(zone, &mut records, &mut found);
+    let routes = zone.routes.iter().enumerate().map(|(n, route)| content_route(config, n, route, &mut found)).collect();
     let sets = group(records);
     check::check(&check::Subject { config, zone, origins, sets: &sets, unread }, &mut found);
     if !found.is_empty() {
@@ -113,13 +118,26 @@ fn gather_zone(
         return None;
     }
     let rrsets = sets.into_iter().map(Set::into_rrset).collect();
-    let content_route =
-        |(route, r): (usize, &Route)| ContentRoute { owner: r.owner.clone(), route, types: route_types(config, r) };
-    let routes = zone.routes.iter().enumerate().map(content_route).collect();
     Some((ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial: 0, keys }, has_own_soa))
 }
 
-/// The types that a route has, whatever the health of its regions.
+fn content_route(config: &Config, number: usize, route: &Route, problems: &mut Vec<Problem>) -> ContentRoute {
+    let https = route.https.as_ref().and_then(|(text, spot)| {
+        let tell = |fault: Fault| {
+            let problem = Problem::at(spot.clone(), format!("in `https`: {}", fault.message));
+            problems.push(match fault.help {
+                Some(help) => problem.with_help(help),
+                None => problem,
+            });
+        };
+        Https::read(text).map_err(tell).ok()
+    });
+    let mut types = route_types(config, route);
+    types.extend(https.as_ref().map(|_| rtype::HTTPS));
+    ContentRoute { owner: route.owner.clone(), route: number, types, https }
+}
+
+/// The types of address that a route has, or CNAME, whatever the health of its regions.
 fn route_types(config: &Config, route: &Route) -> Vec<u16> {
     let mut types = Vec::new();
     for region in &route.regions {

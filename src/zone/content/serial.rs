@@ -7,7 +7,8 @@
 //! 1. Each RRset, sorted by owner (wire form, lower case) and type: owner, type (2), TTL (4), list of data; the SOA's serial
 //!    is 0.
 //! 2. Each route, sorted by owner: owner, TTL (4), policy (1: 0 latency, 1 failover, 2 weighted; then the list of weights, 4
-//!    each), most answers (2), when all are down (1: 0 answer all, 1 SERVFAIL, 2 no data), list of regions, list of rules.
+//!    each), most answers (2), when all are down (1: 0 answer all, 1 SERVFAIL, 2 no data), list of regions, text of its HTTPS
+//!    record (empty: none), list of rules.
 //! 3. A region: its name, then 0 (1) and the list of addresses (16 bytes, IPv4 mapped; weight 4), or 1 (1) and the host name.
 //! 4. A rule: list of conditions as text (`country:CH`), list of its regions' names.
 
@@ -79,6 +80,7 @@ fn add_route(sum: &mut Sum, config: &Config, route: &Route) {
     for region in &route.regions {
         add_region(sum, config, route, *region);
     }
+    sum.string(route.https.as_ref().map_or("", |(text, _)| text).as_bytes());
     sum.length(route.rules.len());
     for rule in &route.rules {
         sum.length(rule.clients.len());
