@@ -10,6 +10,7 @@ use crate::geo::{Coordinates, gazetteer};
 
 mod check;
 mod files;
+pub mod identity;
 pub mod keys;
 mod leaf;
 pub mod model;
@@ -19,6 +20,7 @@ mod spec;
 mod syntax;
 mod value;
 
+pub use identity::TlsIdentity;
 pub use model::Config;
 pub use report::{Problem, Report, Source, Spot};
 

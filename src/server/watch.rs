@@ -9,7 +9,7 @@ use std::{
 
 use crate::config::model::Geo;
 
-/// The files that a configuration is rebuilt for when they are replaced: the location databases.
+/// Files to be taken up again when they are replaced: the location databases, certificate and key.
 #[derive(Clone)]
 pub struct Files {
     list: Vec<Watched>,
@@ -33,7 +33,12 @@ struct Stamp {
 impl Files {
     /// As they are now. To be called before they are read, so that none can be replaced unnoticed in between.
     pub fn of(geo: &Geo) -> Files {
-        let paths = geo.databases.iter().chain(&geo.asn_database);
+        Files::at(geo.databases.iter().chain(&geo.asn_database))
+    }
+
+    /// The files at these paths, as they are now.
+    pub fn at<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> Files {
+        let paths = paths.into_iter();
         Files { list: paths.map(|path| Watched { path: path.clone(), loaded: stamp(path), pending: None }).collect() }
     }
 

@@ -1,6 +1,7 @@
 //! What the values of a file mean for each other: references, order, families, names and zones. Notes everything that is wrong
 //! and builds the [`Config`]; where something is wrong the built parts are stand-ins that nobody sees.
 
+mod encrypted;
 mod regions;
 mod routes;
 mod statics;
@@ -48,7 +49,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     };
     note_admin_among_listeners(&spec.server, &spec.admin, problems);
     Config {
-        server: build_server(&spec.server, problems),
+        server: context.build_server(&spec.server, &spec.admin),
         admin: Admin { listen: spec.admin.listen.as_ref().map(|at| at.value) },
         geo: context.build_geo(&spec.geo),
         latency: Latency { switch_margin_ms: spec.switch_margin_ms },
@@ -58,19 +59,28 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     }
 }
 
-fn build_server(spec: &ServerSpec, problems: &Problems) -> Server {
-    if spec.listen.is_given() && spec.listen.value.is_empty() && spec.listen.span.len() <= 2 {
-        problems.add(&spec.listen.span, "`listen` is empty", "write at least one address, for example \"0.0.0.0:53\"");
-    }
-    let mut listen: Vec<Listen> = Vec::new();
-    for at in &spec.listen.value {
-        if at.value.port() != 0 && listen.iter().any(|l| l.address == at.value) {
-            let message = format!("{} stands here twice", quote(&at.value.to_string()));
-            problems.add(&at.span, message, "remove one of the two");
+impl Context<'_> {
+    fn build_server(&self, spec: &ServerSpec, admin: &AdminSpec) -> Server {
+        if spec.listen.is_given() && spec.listen.value.is_empty() && spec.listen.span.len() <= 2 {
+            let help = "write at least one address, for example \"0.0.0.0:53\"";
+            self.problems.add(&spec.listen.span, "`listen` is empty", help);
         }
-        listen.push(Listen { address: at.value, is_default: !spec.listen.is_given() });
+        let mut listen: Vec<Listen> = Vec::new();
+        for at in &spec.listen.value {
+            if at.value.port() != 0 && listen.iter().any(|l| l.address == at.value) {
+                let message = format!("{} stands here twice", quote(&at.value.to_string()));
+                self.problems.add(&at.span, message, "remove one of the two");
+            }
+            listen.push(Listen { address: at.value, is_default: !spec.listen.is_given() });
+        }
+        Server {
+            listen,
+            threads: spec.threads,
+            identity: spec.identity.value.clone(),
+            limits: spec.limits,
+            encrypted: spec.encrypted.as_ref().and_then(|encrypted| self.build_encrypted(encrypted, spec, admin)),
+        }
     }
-    Server { listen, threads: spec.threads, identity: spec.identity.value.clone(), limits: spec.limits }
 }
 
 /// Both serve TCP, so that one port cannot have both.

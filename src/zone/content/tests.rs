@@ -40,7 +40,7 @@ fn config(zones: Vec<Zone>) -> Config {
         bias_ms: 0.0,
     };
     Config {
-        server: Server { listen: Vec::new(), threads: 0, identity: String::new(), limits },
+        server: Server { listen: Vec::new(), threads: 0, identity: String::new(), limits, encrypted: None },
         admin: Admin { listen: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
         latency: Latency { switch_margin_ms: 5.0 },
