@@ -42,7 +42,7 @@ pub struct Engine<R: Respond + Send + 'static> {
 }
 
 /// Answers hickory's requests out of the core.
-struct Adapter<R> {
+pub struct Adapter<R> {
     /// hickory asks for something that several threads could share. There is one, so nobody ever waits.
     inner: Mutex<Box<Inner<R>>>,
 }
@@ -72,8 +72,7 @@ impl<R: Respond + Send + 'static> Engine<R> {
         stop: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-        let inner = Inner { worker, output: vec![0; usize::from(u16::MAX)].into() };
-        let mut server = Server::new(Adapter { inner: Mutex::new(Box::new(inner)) });
+        let mut server = Server::new(Adapter::new(worker));
         let entered = runtime.enter();
         for socket in sockets {
             let socket = tokio::net::UdpSocket::from_std(socket)?;
@@ -117,6 +116,12 @@ impl<R: Respond + Send + 'static> RequestHandler for Adapter<R> {
 }
 
 impl<R: Respond> Adapter<R> {
+    /// In front of this worker.
+    pub fn new(worker: Worker<R>) -> Self {
+        let inner = Inner { worker, output: vec![0; usize::from(u16::MAX)].into() };
+        Adapter { inner: Mutex::new(Box::new(inner)) }
+    }
+
     /// `None`: no reply at all.
     fn answer(&self, request: &Request) -> Option<Result<Carried, DecodeError>> {
         let Inner { worker, output } = &mut **self.inner();
