@@ -179,11 +179,11 @@ fn every_transport_gives_the_same_answers_and_is_counted() {
         "www.example.com AAAA",
         "example.com ANY",
         "www.example.org A +nsid",
-        "example.com AXFR",
-        "big.example.com TXT +noedns",
+        "big.example.com TXT",
     ];
     for question in questions {
-        let expected = said(&kdig(program.dns, &format!("+tcp {question}")));
+        // kdig pads on its own, so that it always has an OPT record where it encrypts.
+        let expected = said(&kdig(program.dns, &format!("+tcp +edns {question}")));
         assert!(expected.iter().any(|line| line.contains("status: ")), "{expected:?}");
         for (server, how) in [(dot, "+tls"), (doq, "+quic"), (doh, "+https"), (doh, "+https +https-get")] {
             assert_eq!(said(&kdig(server, &format!("{how} {question}"))), expected, "{how} {question}");

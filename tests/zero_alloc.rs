@@ -125,7 +125,7 @@ fn queries() -> Vec<(String, Vec<u8>)> {
     *identity.last_mut().unwrap() = 3;
     all.push(("CHAOS".into(), identity));
     let www = Ask::new("www.example.com", "A").bytes();
-    let mut over_quic = with_options("x.app.example.com", "A", 0, &[options, b"\0\x0c\0\0"].concat());
+    let mut over_quic = with_options("x.app.example.com", "A", 0, &[&options[..], b"\0\x0c\0\0"].concat());
     over_quic[..2].fill(0);
     all.push(("an id of 0".into(), over_quic));
     for (what, at, byte) in [

@@ -5,7 +5,7 @@ use std::{
     cell::Cell, convert::Infallible, future::Future, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
 };
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -37,6 +37,9 @@ const MESSAGE: &str = "application/dns-message";
 
 /// Longest question.
 const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
+
+/// What is read of a body that is too long before its client is told.
+const REFUSED_BYTES_MAX: usize = 1 << 20;
 
 /// A request's head; more is refused. A question in the path may have three quarters of it.
 const HEAD_BYTES_MAX: u32 = 16 << 10;
@@ -129,21 +132,19 @@ impl<R: Respond> Session<R> {
 
     /// The message that a request carries (RFC 8484 §4.1).
     async fn question(&self, request: Request<Incoming>) -> Result<Bytes, Refusal> {
-        if request.uri().path() != PATH {
+        let (head, body) = request.into_parts();
+        // Whatever comes of it: a client that is answered while it sends takes that for a broken stream.
+        let body = match timeout_at(self.seat.new_deadline(), whole(body)).await {
+            Ok(body) => body,
+            Err(_) => Err(Refusal::TooSlow),
+        };
+        if head.uri.path() != PATH {
             return Err(Refusal::NotHere);
         }
-        match *request.method() {
-            Method::GET => question_in(request.uri().query().unwrap_or_default()).map(Bytes::from),
-            Method::POST if !is_message(request.headers().get(CONTENT_TYPE)) => Err(Refusal::WrongType),
-            Method::POST => {
-                let body = Limited::new(request.into_body(), MESSAGE_BYTES_MAX).collect();
-                match timeout_at(self.seat.new_deadline(), body).await {
-                    Ok(Ok(body)) => Ok(body.to_bytes()),
-                    Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLong),
-                    Ok(Err(_)) => Err(Refusal::Unreadable),
-                    Err(_) => Err(Refusal::TooSlow),
-                }
-            }
+        match head.method {
+            Method::GET => question_in(head.uri.query().unwrap_or_default()).map(Bytes::from),
+            Method::POST if !is_message(head.headers.get(CONTENT_TYPE)) => Err(Refusal::WrongType),
+            Method::POST => body,
             _ => Err(Refusal::WrongMethod),
         }
     }
@@ -220,6 +221,23 @@ impl From<Refusal> for Reply {
         }
         reply
     }
+}
+
+/// A body to its end, as far as it can be a message. One that is longer is read on for a while, so that its client hears why it
+/// is refused.
+async fn whole(mut body: Incoming) -> Result<Bytes, Refusal> {
+    let (mut message, mut bytes) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::Unreadable)?;
+        let Some(data) = frame.data_ref() else { continue };
+        bytes += data.len();
+        if bytes <= MESSAGE_BYTES_MAX {
+            message.extend_from_slice(data);
+        } else if bytes > REFUSED_BYTES_MAX {
+            break;
+        }
+    }
+    if bytes > MESSAGE_BYTES_MAX { Err(Refusal::TooLong) } else { Ok(message.into()) }
 }
 
 fn is_message(content_type: Option<&HeaderValue>) -> bool {

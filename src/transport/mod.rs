@@ -179,4 +179,18 @@ impl Drop for Serving {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_on_any_transport_ends_the_process_and_one_elsewhere_does_not() {
+        for transport in TransportKind::ALL.iter().filter(|transport| **transport != TransportKind::Udp) {
+            assert!(is_data_plane(transport.label()));
+        }
+        assert!(is_data_plane("udp-0") && is_data_plane("udp-17"));
+        assert!(!is_data_plane("control") && !is_data_plane("main"));
+    }
+}
+
+#[cfg(test)]
 pub(crate) mod testing;

@@ -392,11 +392,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = listener.local_addr().unwrap();
             let stream = tokio::net::TcpStream::connect(client).await.unwrap();
-            let shared = Rc::new(RefCell::new(Shared::new(worker(&Registry::new()))));
+            let shared = Rc::new(RefCell::new(Shared::new(TransportKind::Tcp, worker(&Registry::new()))));
             let task = tokio::task::spawn(std::future::pending::<()>());
             let id = shared.borrow_mut().table.insert(ClientNetwork::of(client.ip()), |_| task.abort_handle());
             let (limits, stop) = (watch::Sender::new(limits()).subscribe(), watch::Sender::new(false).subscribe());
-            let connection = Connection { stream, client, id, shared, limits, stop, kept: Kept::default() };
+            let seat = Seat { client, id, shared, limits, stop };
+            let connection = Connection { stream, seat, kept: Kept::default() };
             assert!(size_of_val(&connection.serve()) < 2048);
         });
     }

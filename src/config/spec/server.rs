@@ -89,20 +89,25 @@ fn read_encrypted(section: &Section<'_>) -> EncryptedSpec {
         list
     };
     let (dot, doq, doh) = (addresses("dot", 853), addresses("doq", 853), addresses("doh", 443));
-    let file = |name: &str| {
+    let file = |name: &str, help: String| {
+        let path = section.text(name);
         if !section.has(name) {
-            section.note_missing(name, SELF_SIGNED);
+            section.note_missing(name, help);
+        } else if path.is_given() && path.value.is_empty() {
+            section.problems.add(&path.span, format!("`{name}` is empty"), help);
+            return None;
         }
-        Some(section.text(name)).filter(At::is_given)
+        Some(path).filter(At::is_given)
     };
-    let (certificate, key) = (file("certificate"), file("key"));
+    let certificate = file("certificate", format!("write certificate = \"cert.pem\"; {SELF_SIGNED}"));
+    let key = file("key", "write key = \"key.pem\": the file that was made together with the certificate".into());
     EncryptedSpec { span: section.span.clone(), dot, doq, doh, lists_nothing, certificate, key }
 }
 
 /// How to come by a certificate to try with.
-pub(crate) const SELF_SIGNED: &str = "write certificate = \"cert.pem\" and key = \"key.pem\"; a self-signed pair to try with: \
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=ns1.example.com \
-    -addext subjectAltName=DNS:ns1.example.com -keyout key.pem -out cert.pem";
+pub(crate) const SELF_SIGNED: &str = "a self-signed pair to try with: openssl req -x509 -newkey ec -pkeyopt \
+    ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=ns1.example.com -addext subjectAltName=DNS:ns1.example.com \
+    -keyout key.pem -out cert.pem";
 
 fn read_limits(section: &Section<'_>) -> Limits {
     Limits {
