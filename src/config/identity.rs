@@ -60,6 +60,12 @@ impl TlsIdentity {
         }
     }
 
+    /// What is wrong with one of the files where there is no path of the other.
+    pub(super) fn fault_of_one(certificate: Option<&Path>, key: Option<&Path>) -> Option<IdentityError> {
+        let certificate = certificate.and_then(|path| read_chain(path).err()).map(IdentityError::Certificate);
+        certificate.or_else(|| key.and_then(|path| read_key(path).err()).map(IdentityError::Key))
+    }
+
     /// As TLS wants it.
     pub fn certified_key(&self) -> &Arc<CertifiedKey> {
         &self.0

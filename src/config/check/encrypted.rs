@@ -34,9 +34,19 @@ impl Context<'_> {
         self.note_shared(&spec.doq, "DNS over QUIC", &mut over_udp);
         self.note_shared(&spec.doh, "DNS over HTTPS", &mut over_tcp);
 
-        let (certificate, key) = (spec.certificate.as_ref()?, spec.key.as_ref()?);
-        let files =
-            IdentityFiles { certificate: self.folder.join(&certificate.value), key: self.folder.join(&key.value) };
+        let path = |at: &At<String>| self.folder.join(&at.value);
+        let (certificate, key) = match (&spec.certificate, &spec.key) {
+            (Some(certificate), Some(key)) => (certificate, key),
+            (certificate, key) => {
+                let (of_certificate, of_key) = (certificate.as_ref().map(path), key.as_ref().map(path));
+                let fault = TlsIdentity::fault_of_one(of_certificate.as_deref(), of_key.as_deref());
+                if let (Some(fault), Some(at)) = (fault, certificate.as_ref().or(key.as_ref())) {
+                    self.note_identity_error(&fault, at, at);
+                }
+                return None;
+            }
+        };
+        let files = IdentityFiles { certificate: path(certificate), key: path(key) };
         let addresses = |list: &[At<SocketAddr>]| list.iter().map(|at| at.value).collect();
         let (dot, doq, doh) = (addresses(&spec.dot), addresses(&spec.doq), addresses(&spec.doh));
         match TlsIdentity::load(&files) {
