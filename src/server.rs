@@ -1,5 +1,6 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
 
+pub mod identity;
 pub mod live;
 pub mod operations;
 pub mod watch;
@@ -20,13 +21,17 @@ use tokio::{
 };
 
 pub use self::world::World;
-use self::{live::Answerer, live::Live, operations::Running};
+use self::{identity::Keeper, live::Answerer, live::Live, operations::Running};
 use crate::{
     admin,
-    config::{Report, cookie_secrets::is_open_to_others, model::Config},
+    config::{
+        Report,
+        cookie_secrets::is_open_to_others,
+        model::{Config, Encrypted, Server},
+    },
     health::{Board, NetProbe, Prober, install_crypto_provider},
     sys,
-    transport::{self, BindError, Serving, Worker},
+    transport::{self, BindError, Bound, BoundEncrypted, Serving, Worker},
 };
 
 /// What to serve.
@@ -68,6 +73,8 @@ pub enum ServeError {
 pub struct Ready {
     /// DNS, UDP and TCP.
     pub listen: Vec<SocketAddr>,
+    /// DNS over TLS, QUIC and HTTPS.
+    pub encrypted: [Vec<SocketAddr>; 3],
     /// The admin interface.
     pub admin: Option<SocketAddr>,
 }
@@ -99,10 +106,11 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     install_crypto_provider();
     end_on_data_plane_panic();
     sys::limits::raise_open_files();
-    let bound = transport::bind(&world.config.server.listen, world.config.server.threads).map_err(ServeError::Bind)?;
+    let (bound, encrypted) = bind(&world.config.server)?;
     let admin_listener = world.config.admin.listen.map(bind_admin).transpose()?;
     let ready = Ready {
         listen: bound.addresses().to_vec(),
+        encrypted: encrypted.addresses(),
         admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
     let runtime = control_runtime()?;
@@ -112,18 +120,35 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     let board = Arc::new(Board::default());
     let prober = Prober::start(world.targets(), board.clone(), Arc::new(NetProbe::default()), runtime.handle());
     let live = Live::new(world.clone(), board);
+    let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
     let make_worker = || {
         let counters = live.registry.register();
         Worker { respond: Answerer::new(&live, counters.clone()), counters }
     };
-    let serving = transport::start(bound, &limits, make_worker)?;
+    let mut serving = transport::start(bound, &limits, make_worker)?;
+    if let Some(keeper) = &keeper {
+        serving.start_encrypted(encrypted, &keeper.current, make_worker)?;
+    }
     tell_ready(&world, &ready, begun);
     tell_if_secrets_are_open(&world.config);
     on_ready(&ready);
     drop(inside);
-    let ended = runtime.block_on(control(live, prober, serving, admin_listener, &ready));
+    let ended = runtime.block_on(control(live, prober, serving, keeper, admin_listener, &ready));
     runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
     ended
+}
+
+/// Opens every socket that queries come to.
+fn bind(server: &Server) -> Result<(Bound, BoundEncrypted), ServeError> {
+    let encrypted = server.encrypted.as_ref().map_or(Ok(BoundEncrypted::default()), transport::bind_encrypted);
+    match (transport::bind(&server.listen, server.threads), encrypted) {
+        (Ok(bound), Ok(encrypted)) => Ok((bound, encrypted)),
+        (plain, encrypted) => {
+            let mut errors = plain.err().unwrap_or_default();
+            errors.extend(encrypted.err().unwrap_or_default());
+            Err(ServeError::Bind(errors))
+        }
+    }
 }
 
 fn control_runtime() -> io::Result<Runtime> {
@@ -137,11 +162,16 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
-    let listen = ready.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let shown = |list: &[SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    // Those that are not served are left out of the line.
+    let [dot, doq, doh] = ready.encrypted.each_ref().map(|list| Some(shown(list)).filter(|text| !text.is_empty()));
     let admin = ready.admin.map_or_else(|| "off".to_string(), |address| address.to_string());
     let (v4, v6) = world.networks();
     tracing::info!(
-        listen,
+        listen = shown(&ready.listen),
+        dot,
+        doq,
+        doh,
         admin,
         zones = world.config.zones.len(),
         regions = world.config.regions.len(),
@@ -161,7 +191,7 @@ fn end_on_data_plane_panic() {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         tracing::error!(thread = name, "panicked: {info}");
-        if name.starts_with("udp-") || name == "tcp" {
+        if transport::is_data_plane(name) {
             std::process::exit(101);
         }
     }));
@@ -172,6 +202,7 @@ async fn control(
     live: Arc<Live>,
     prober: Prober,
     serving: Serving,
+    mut keeper: Option<Keeper>,
     admin_listener: Option<TcpListener>,
     ready: &Ready,
 ) -> Result<(), ServeError> {
@@ -196,6 +227,9 @@ async fn control(
             () = received(&mut hang_up) => Some("SIGHUP".to_string()),
             _ = tick.tick() => {
                 live.housekeep();
+                if let Some(keeper) = &mut keeper {
+                    keeper.follow(&live);
+                }
                 files.settled_change().map(|changed| format!("{} was replaced", changed.display()))
             }
         };
@@ -207,6 +241,9 @@ async fn control(
             taken_up = reload(&live, &prober, &serving, &why) => {
                 if taken_up {
                     files = live.world().files.clone();
+                    if let Some(keeper) = &mut keeper {
+                        keeper.take_up(&live.world().config);
+                    }
                 }
             }
         }
@@ -315,17 +352,26 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     false
 }
 
-/// Who knows the secrets can make valid cookies for every address.
+/// Who knows the cookie secrets can make valid cookies for every address; who knows a signing key can sign anything in its zone.
 fn tell_if_secrets_are_open(config: &Config) {
-    if let Some(file) = config.server.cookie_secret_file.as_deref().filter(|file| is_open_to_others(file)) {
+    let keys = config.zones.iter().flat_map(|zone| &zone.dnssec_keys).map(|key| ("signing key", &key.path));
+    let cookies = config.server.cookie_secret_file.iter().map(|file| ("file of cookie secrets", file));
+    for (what, file) in cookies.chain(keys).filter(|(_, file)| is_open_to_others(file)) {
         let file = file.display();
-        tracing::warn!("every user of this host can read or change the cookie secrets; run: chmod o= {file}");
+        tracing::warn!("every user of this host can read or change the {what}; run: chmod o= {file}");
     }
 }
 
 fn tell_what_needs_a_restart(before: &Config, after: &Config) {
+    type List = fn(&Encrypted) -> &Vec<SocketAddr>;
+    let addresses =
+        |config: &Config, list: List| config.server.encrypted.as_ref().map(list).cloned().unwrap_or_default();
+    let changed = |list: List| addresses(before, list) != addresses(after, list);
     let changes = [
         ("server.listen", before.server.listen != after.server.listen),
+        ("server.encrypted.dot", changed(|encrypted| &encrypted.dot)),
+        ("server.encrypted.doq", changed(|encrypted| &encrypted.doq)),
+        ("server.encrypted.doh", changed(|encrypted| &encrypted.doh)),
         ("server.threads", before.server.threads != after.server.threads),
         ("admin.listen", before.admin.listen != after.admin.listen),
     ];

@@ -15,7 +15,7 @@ use isochrone::{
         DropReason, QtypeClass, Totals, TransportKind,
         classes::{RCODES, rcode_label},
     },
-    wire::{Parsed, query::parse},
+    wire::{Edns, Parsed, query::parse},
 };
 use proptest::{collection::vec, prelude::*, sample};
 
@@ -29,6 +29,7 @@ fn fixture() -> Fixture {
 
 /// Gives a packet to the core and holds the reply to everything that is true of all replies.
 fn check(fixture: &mut Fixture, packet: &[u8], transport: TransportKind) -> Result<(), TestCaseError> {
+    let packet = &for_transport(packet, transport);
     let room = if transport == TransportKind::Udp { OUT_LEN_MIN } else { 65_535 };
     let mut out = vec![0xa5; room];
     let arrival = Arrival { client: fixture.resolver, transport, now_s: 1_800_000_000 };
@@ -37,12 +38,16 @@ fn check(fixture: &mut Fixture, packet: &[u8], transport: TransportKind) -> Resu
     prop_assert!(totals.is_balanced(), "a packet is missing from the counters");
     prop_assert_eq!(totals.queries_read(), 1);
     let is_query = packet.len() >= 12 && packet[2] & 0x80 == 0;
+    let breaks_doq = transport == TransportKind::Doq && edns_of(packet).is_some_and(|edns| edns.keepalive);
+    prop_assert!(!breaks_doq || verdict == Verdict::Drop(DropReason::Malformed), "keepalive over QUIC");
     let Verdict::Send(len) = verdict else {
-        prop_assert!(!is_query, "a query without a reply");
+        prop_assert!(!is_query || breaks_doq, "a query without a reply");
         return Ok(());
     };
     prop_assert!(is_query, "a reply to a response or to less than a header");
     let reply = &out[..len];
+    let pads = transport.is_encrypted() && edns_of(packet).is_some_and(|edns| edns.padding);
+    prop_assert!(!pads || len % 468 == 0 || len == 65_535, "{} bytes are no whole number of blocks", len);
     prop_assert!(len <= allowed(packet, transport), "{} bytes, {} are allowed", len, allowed(packet, transport));
     prop_assert_eq!(&reply[..2], &packet[..2], "the id");
     prop_assert_eq!(reply[2] & 0xf8, packet[2] & 0x78 | 0x80, "QR and the opcode");
@@ -63,17 +68,29 @@ fn check(fixture: &mut Fixture, packet: &[u8], transport: TransportKind) -> Resu
     Ok(())
 }
 
-/// The longest reply that may be sent (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
-fn allowed(packet: &[u8], transport: TransportKind) -> usize {
-    let edns = match parse(packet) {
+/// The packet as it comes over this transport: over QUIC every id is 0 (RFC 9250 §4.2.1).
+fn for_transport(packet: &[u8], transport: TransportKind) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if transport == TransportKind::Doq {
+        packet.iter_mut().take(2).for_each(|byte| *byte = 0);
+    }
+    packet
+}
+
+fn edns_of(packet: &[u8]) -> Option<Edns> {
+    match parse(packet) {
         Parsed::Query(query) => query.edns,
         Parsed::Refuse(refusal) => refusal.edns,
         Parsed::Ignore(_) => None,
-    };
-    match (transport, edns) {
-        (TransportKind::Tcp, _) => 65_535,
+    }
+}
+
+/// The longest reply that may be sent (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
+fn allowed(packet: &[u8], transport: TransportKind) -> usize {
+    match (transport, edns_of(packet)) {
         (TransportKind::Udp, None) => 512,
         (TransportKind::Udp, Some(edns)) => usize::from(edns.payload).clamp(512, 1232),
+        _ => 65_535,
     }
 }
 
@@ -107,7 +124,7 @@ const NAMES: [&str; 18] = [
 ];
 const QTYPES: [u16; 14] = [1, 28, 5, 2, 6, 16, 15, 33, 43, 255, 252, 41, 250, 65_280];
 /// Options of a query, each whole: client subnets (the last two malformed), cookies, NSID, keep-alive, one that nobody knows.
-const OPTIONS: [&[u8]; 11] = [
+const OPTIONS: [&[u8]; 12] = [
     b"\0\x08\0\x07\0\x01\x18\0\xc1\0\x06",
     b"\0\x08\0\x0a\0\x02\x30\0\x20\x01\x06\x7c\x02\xe8",
     b"\0\x08\0\x14\0\x02\x80\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xc1\0\x06\x8b",
@@ -119,6 +136,7 @@ const OPTIONS: [&[u8]; 11] = [
     b"\xfd\xe9\0\x02??",
     b"\0\x08\0\x07\0\x01\x18\x08\xc1\0\x06",
     b"\0\x08\0\x03\0\x01\x18",
+    b"\0\x0c\0\x05\0\0\0\0\0",
 ];
 
 /// The OPT record of a query: payload, version, flags, options.
@@ -364,10 +382,10 @@ fn every_kind_of_packet_is_counted_as_what_it_is() {
     for (packet, expected) in cases {
         for transport in TransportKind::ALL {
             let mut fixture = fixture();
-            fixture.ask_bytes(&packet, transport);
+            fixture.ask_bytes(&for_transport(&packet, transport), transport);
             let expected = match transport {
                 TransportKind::Udp => expected.to_string(),
-                TransportKind::Tcp => expected.replace("udp", "tcp").replace(", truncated", ""),
+                other => expected.replace("udp", other.label()).replace(", truncated", ""),
             };
             assert_eq!(changes(&fixture.registry.totals()), expected, "{packet:02x?}");
         }

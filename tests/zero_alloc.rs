@@ -117,7 +117,7 @@ fn queries() -> Vec<(String, Vec<u8>)> {
         all.push((format!("{name} {qtype}, DNSSEC"), ask.from_client("18.184.0.0/24").dnssec().bytes()));
     }
     let options =
-        b"\0\x0a\0\x18clientckserver-cookie-16\0\x03\0\0\0\x0b\0\0\xfd\xe9\0\x02??\0\x08\0\x07\0\x01\x18\0\x12\xb8\0";
+        b"\0\x0a\0\x18clientckserver-cookie-16\0\x03\0\0\0\x0b\0\0\xfd\xe9\0\x02??\0\x08\0\x07\0\x01\x18\0\x12\xb8\0\0\x0c\0\x02\0\0";
     all.push(("all options".into(), with_options("x.app.example.com", "A", 0, options)));
     all.push(("BADVERS".into(), with_options("x.app.example.com", "A", 1, options)));
     all.push(("a bad client subnet".into(), with_options("x.app.example.com", "A", 0, b"\0\x08\0\x03\0\x01\x18")));
@@ -126,6 +126,9 @@ fn queries() -> Vec<(String, Vec<u8>)> {
     *identity.last_mut().unwrap() = 3;
     all.push(("CHAOS".into(), identity));
     let www = Ask::new("www.example.com", "A").bytes();
+    let mut over_quic = with_options("x.app.example.com", "A", 0, &[&options[..], b"\0\x0c\0\0"].concat());
+    over_quic[..2].fill(0);
+    all.push(("an id of 0".into(), over_quic));
     for (what, at, byte) in [
         ("a response", 2, 0x80),
         ("NOTIFY", 2, 0x20),

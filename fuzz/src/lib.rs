@@ -57,7 +57,13 @@ pub fn ecs(data: &[u8]) {
 /// A message against the answering core. The first byte chooses transport and client; the rest is the message.
 pub fn core(data: &[u8]) {
     let Some((&choice, message)) = data.split_first() else { return };
-    let transport = if choice & 1 == 0 { TransportKind::Udp } else { TransportKind::Tcp };
+    let transport = match (choice & 1, choice >> 2 & 3) {
+        (0, _) => TransportKind::Udp,
+        (_, 0) => TransportKind::Tcp,
+        (_, 1) => TransportKind::Dot,
+        (_, 2) => TransportKind::Doq,
+        _ => TransportKind::Doh,
+    };
     let client = match choice & 2 {
         0 => IpAddr::V4(Ipv4Addr::new(193, 0, 6, 139)),
         _ => IpAddr::V6(Ipv6Addr::new(0x2001, 0x67c, 0x2e8, 0x22, 0, 0, 0xc100, 0x68b)),
@@ -78,9 +84,9 @@ fn check_reply(message: &[u8], reply: &[u8], transport: TransportKind) {
     assert!(reply[2] & 0x80 != 0, "not a response");
     let read = Message::from_vec(reply).unwrap_or_else(|error| panic!("{error}: {}", hex()));
     let limit = match (transport, &read.edns) {
-        (TransportKind::Tcp, _) => 65_535,
         (TransportKind::Udp, Some(_)) => 1232,
         (TransportKind::Udp, None) => 512,
+        _ => 65_535,
     };
     assert!(reply.len() <= limit, "{} bytes, {limit} are allowed", reply.len());
     assert!(!read.metadata.truncation || read.answers.is_empty(), "truncated with answers: {}", hex());

@@ -33,8 +33,8 @@ use crate::{
 
 /// UDP replies to queries without OPT (RFC 1035 §4.2.1), and the least that an OPT can ask for (RFC 6891 §6.2.3).
 const UDP_PLAIN_MAX: usize = 512;
-/// A reply over TCP.
-const TCP_MAX: usize = 65_535;
+/// A reply over any other transport: its length stands in two bytes, over HTTPS as well (RFC 8484 §6).
+const STREAM_MAX: usize = 65_535;
 /// An extended error in an OPT record: option code, length, and the error (RFC 8914 §2).
 const EXTENDED_ERROR_LEN: usize = 6;
 /// Buffers that replies are written to have at least this size.
@@ -84,14 +84,10 @@ impl Core {
     /// Answers one message into `out`, which has at least [`OUT_LEN_MIN`] bytes.
     pub fn respond(&mut self, query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8]) -> Verdict {
         let (class, outcome) = match crate::wire::query::parse(query) {
-            Parsed::Ignore(ignored) => {
-                let reason = match ignored {
-                    Ignored::Short => DropReason::Short,
-                    Ignored::Response => DropReason::Response,
-                };
-                self.counters.query(arrival.transport, QtypeClass::None);
-                self.counters.dropped(reason);
-                return Verdict::Drop(reason);
+            Parsed::Ignore(Ignored::Short) => return self.drop_message(arrival, DropReason::Short),
+            Parsed::Ignore(Ignored::Response) => return self.drop_message(arrival, DropReason::Response),
+            parsed if arrival.transport == TransportKind::Doq && breaks_doq(query, &parsed) => {
+                return self.drop_message(arrival, DropReason::Malformed);
             }
             Parsed::Refuse(refusal) => {
                 (class_of(&refusal.question), self.refuse(query, arrival, snapshot, out, &refusal))
@@ -109,6 +105,12 @@ impl Core {
                 Verdict::Drop(DropReason::RateLimited)
             }
         }
+    }
+
+    fn drop_message(&self, arrival: Arrival, reason: DropReason) -> Verdict {
+        self.counters.query(arrival.transport, QtypeClass::None);
+        self.counters.dropped(reason);
+        Verdict::Drop(reason)
     }
 
     /// `None`: over the limit of its network.
@@ -277,13 +279,24 @@ fn class_of(question: &Option<Question>) -> QtypeClass {
     question.as_ref().map_or(QtypeClass::None, |question| QtypeClass::of(question.qtype))
 }
 
+/// What RFC 9250 §4.3.3 calls a protocol error: a message id other than 0 (§4.2.1), or the keepalive option of TCP (§5.5.2). The
+/// client must not send it and gets no answer.
+fn breaks_doq(query: &[u8], parsed: &Parsed) -> bool {
+    let edns = match parsed {
+        Parsed::Query(query) => query.edns.as_ref(),
+        Parsed::Refuse(refusal) => refusal.edns.as_ref(),
+        Parsed::Ignore(_) => None,
+    };
+    query[..2] != [0, 0] || edns.is_some_and(|edns| edns.keepalive)
+}
+
 fn reply_limit(transport: TransportKind, edns: Option<&Edns>, settings: &Settings) -> usize {
     match (transport, edns) {
-        (TransportKind::Tcp, _) => TCP_MAX,
         (TransportKind::Udp, None) => UDP_PLAIN_MAX,
         (TransportKind::Udp, Some(edns)) => {
             usize::from(edns.payload).clamp(UDP_PLAIN_MAX, usize::from(settings.udp_payload).max(UDP_PLAIN_MAX))
         }
+        _ => STREAM_MAX,
     }
 }
 
@@ -297,8 +310,10 @@ fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings, 
         ecs: edns.ecs.map(|ecs| (ecs, 0)),
         cookie: edns.cookie.map(fresh),
         nsid: (edns.nsid && !settings.identity.is_empty()).then_some(&*settings.identity),
-        keepalive: (edns.keepalive && arrival.transport == TransportKind::Tcp).then_some(settings.tcp_idle_tenths),
+        keepalive: (edns.keepalive && arrival.transport.has_keepalive()).then_some(settings.tcp_idle_tenths),
         extended_error: None,
+        // Only who pads is padded for, and only where it hides something (RFC 7830 §4 and §6).
+        padding: edns.padding && arrival.transport.is_encrypted(),
     };
     // All but the identity fits beside the longest question even in 512 bytes, and a server may leave it out (RFC 5001 §2.2).
     if opt.wire_len() + EXTENDED_ERROR_LEN > room {

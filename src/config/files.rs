@@ -7,17 +7,25 @@ use std::{fs::File, io, io::Read, path::Path};
 /// # Errors
 /// What follows the name of the file in a sentence: "does not exist".
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+    String::from_utf8(read_bytes(path, bytes_max)?).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].iter().filter(|&&b| b == b'\n').count() + 1;
+        format!("is not UTF-8 text (line {line})")
+    })
+}
+
+/// Reads a file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// As [`read_text`].
+pub(super) fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let file = open(path)?;
     file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(format!("is larger than {} MiB", bytes_max >> 20));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good].iter().filter(|&&b| b == b'\n').count() + 1;
-        format!("is not UTF-8 text (line {line})")
-    })
+    Ok(bytes)
 }
 
 /// Opens a regular file.

@@ -120,8 +120,8 @@ pub static SERVER: Schema = Schema {
         later("user", F::Word("user"), D::Text("")),
         key("cookie-secret-file", F::Word("path"), D::Text("")),
     ],
-    sections: &["limits"],
-    later_sections: &["encrypted"],
+    sections: &["limits", "encrypted"],
+    later_sections: &[],
 };
 
 /// `[server.limits]`
@@ -133,6 +133,20 @@ pub static LIMITS: Schema = Schema {
         key("tcp-idle", F::Duration(100, 3_600_000), D::Duration(10_000)),
         key("udp-payload", F::Integer(512, 4096), D::Integer(1232)),
         key("responses-per-second", F::Integer(0, 1_000_000), D::Integer(0)),
+    ],
+    sections: &[],
+    later_sections: &[],
+};
+
+/// `[server.encrypted]`
+pub static ENCRYPTED: Schema = Schema {
+    title: "[server.encrypted]",
+    keys: &[
+        key("dot", F::Texts(64, "address or address:port"), D::Texts(&[])),
+        key("doq", F::Texts(64, "address or address:port"), D::Texts(&[])),
+        key("doh", F::Texts(64, "address or address:port"), D::Texts(&[])),
+        key("certificate", F::Word("path"), D::Required),
+        key("key", F::Word("path"), D::Required),
     ],
     sections: &[],
     later_sections: &[],
@@ -277,8 +291,21 @@ pub static RULE: Schema = Schema {
 };
 
 /// Every section that has keys, in the order of the documentation.
-pub static SECTIONS: [&Schema; 12] =
-    [&SERVER, &LIMITS, &ADMIN, &GEO, &LATENCY, &CHECK, &REGION, &COORDINATES, &ENDPOINT, &ZONE, &ROUTE, &RULE];
+pub static SECTIONS: [&Schema; 13] = [
+    &SERVER,
+    &LIMITS,
+    &ENCRYPTED,
+    &ADMIN,
+    &GEO,
+    &LATENCY,
+    &CHECK,
+    &REGION,
+    &COORDINATES,
+    &ENDPOINT,
+    &ZONE,
+    &ROUTE,
+    &RULE,
+];
 
 impl Schema {
     /// The key called `name`.

@@ -11,6 +11,7 @@ use crate::geo::{Coordinates, gazetteer};
 mod check;
 pub mod cookie_secrets;
 mod files;
+pub mod identity;
 pub mod keys;
 mod leaf;
 pub mod model;
@@ -20,6 +21,7 @@ mod spec;
 mod syntax;
 mod value;
 
+pub use identity::TlsIdentity;
 pub use model::Config;
 pub use report::{Problem, Report, Source, Spot};
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sy
 
 use ipnet::IpNet;
 
-use super::report::Spot;
+use super::{
+    identity::{IdentityFiles, TlsIdentity},
+    report::Spot,
+};
 use crate::{
     geo::{Continent, Coordinates, CountryCode},
     health::{Check, Endpoint},
@@ -58,6 +61,23 @@ pub struct Server {
     pub cookie_secret_file: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: Limits,
+    /// `[server.encrypted]`; `None`: plain DNS only.
+    pub encrypted: Option<Encrypted>,
+}
+
+/// `[server.encrypted]`.
+#[derive(Debug, Clone)]
+pub struct Encrypted {
+    /// Addresses for DNS over TLS.
+    pub dot: Vec<SocketAddr>,
+    /// Addresses for DNS over QUIC.
+    pub doq: Vec<SocketAddr>,
+    /// Addresses for DNS over HTTPS.
+    pub doh: Vec<SocketAddr>,
+    /// Where the certificate and its key were read from.
+    pub files: IdentityFiles,
+    /// What they held.
+    pub identity: TlsIdentity,
 }
 
 /// One address to serve on.

@@ -129,6 +129,15 @@ impl Live {
         control.reload.error = Some(why);
     }
 
+    /// Counts a reload of something that is no configuration; `mended` is the failure that it makes up for.
+    pub fn reload_succeeded(&self, mended: Option<String>) {
+        let mut control = self.control();
+        control.reload.succeeded += 1;
+        if control.reload.error == mended {
+            control.reload.error = None;
+        }
+    }
+
     /// Takes up a new world: its targets go to the prober (those that stay keep their verdicts), its answers are published.
     pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
         let mut control = self.control();

@@ -9,7 +9,7 @@ use std::{
 
 use crate::config::Config;
 
-/// The files that a configuration is rebuilt for when they are replaced: the location databases and the cookie secrets.
+/// Files to be taken up again when they are replaced: the location databases, the cookie secrets, certificate and key.
 #[derive(Clone)]
 pub struct Files {
     list: Vec<Watched>,
@@ -34,7 +34,12 @@ impl Files {
     /// As they are now. To be called before they are read, so that none can be replaced unnoticed in between.
     pub fn of(config: &Config) -> Files {
         let databases = config.geo.databases.iter().chain(&config.geo.asn_database);
-        let paths = databases.chain(&config.server.cookie_secret_file);
+        Files::at(databases.chain(&config.server.cookie_secret_file))
+    }
+
+    /// The files at these paths, as they are now.
+    pub fn at<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> Files {
+        let paths = paths.into_iter();
         Files { list: paths.map(|path| Watched { path: path.clone(), loaded: stamp(path), pending: None }).collect() }
     }
 

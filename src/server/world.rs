@@ -1,7 +1,6 @@
 //! Everything compiled from one configuration: the loader that `serve`, a reload and `check` share.
 
 use std::{
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -92,7 +91,6 @@ impl World {
             sites: &sites,
             switch_margin_ms: config.latency.switch_margin_ms,
         };
-        tell_open_key_files(&config);
         plan.maps = build::build(&sources, &specs).map_err(|error| Report::from(Problem::new(error.to_string())))?;
         locations.release();
         if let Some(asns) = &asns {
@@ -211,14 +209,6 @@ fn keep_signed(mut contents: Vec<ZoneContent>) -> Vec<ZoneContent> {
         content.rrsets = Vec::new();
     }
     contents
-}
-
-fn tell_open_key_files(config: &Config) {
-    for key in config.zones.iter().flat_map(|zone| &zone.dnssec_keys) {
-        if std::fs::metadata(&key.path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0) {
-            tracing::warn!("other users of this host can read the signing key {0}; chmod 600 {0}", key.path.display());
-        }
-    }
 }
 
 /// The parts of a snapshot that change while the configuration stays.

@@ -7,18 +7,39 @@ pub enum TransportKind {
     Udp,
     /// On a TCP connection.
     Tcp,
+    /// Over TLS (RFC 7858).
+    Dot,
+    /// Over QUIC (RFC 9250).
+    Doq,
+    /// Over HTTPS (RFC 8484).
+    Doh,
 }
 
 impl TransportKind {
     /// All of them, in index order.
-    pub const ALL: [TransportKind; 2] = [TransportKind::Udp, TransportKind::Tcp];
+    pub const ALL: [TransportKind; 5] =
+        [TransportKind::Udp, TransportKind::Tcp, TransportKind::Dot, TransportKind::Doq, TransportKind::Doh];
 
     /// Label in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             TransportKind::Udp => "udp",
             TransportKind::Tcp => "tcp",
+            TransportKind::Dot => "dot",
+            TransportKind::Doq => "doq",
+            TransportKind::Doh => "doh",
         }
+    }
+
+    /// True where nobody between client and server reads along.
+    pub fn is_encrypted(self) -> bool {
+        !matches!(self, TransportKind::Udp | TransportKind::Tcp)
+    }
+
+    /// True where a message stands on a connection behind its length, as edns-tcp-keepalive presumes (RFC 7828 §3.2; RFC 9250
+    /// §5.5.2 forbids it over QUIC, and HTTP has its own means).
+    pub fn has_keepalive(self) -> bool {
+        matches!(self, TransportKind::Tcp | TransportKind::Dot)
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    config::model::Listen,
+    config::model::{Encrypted, Listen},
     sys::{errors::is_address_lacking, options},
 };
 
@@ -29,15 +29,30 @@ pub struct Bound {
 
 /// An address that cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {protocol} {address}: {}; {}", why(.reason), advice(.reason, *.address))]
+#[error("cannot listen on {protocol} {address}: {}; {}", why(.reason), advice(.reason, *.address, .key))]
 pub struct BindError {
     /// The address as configured.
     pub address: SocketAddr,
     /// `UDP` or `TCP`.
     pub protocol: &'static str,
+    /// Where the address stands: `[server] listen`.
+    pub key: &'static str,
     /// Why.
     pub reason: io::Error,
 }
+
+/// Open sockets of the encrypted transports, non-blocking.
+#[derive(Debug, Default)]
+pub struct BoundEncrypted {
+    /// For DNS over TLS, listening already.
+    pub dot: Vec<TcpListener>,
+    /// For DNS over QUIC.
+    pub doq: Vec<UdpSocket>,
+    /// For DNS over HTTPS, listening already.
+    pub doh: Vec<TcpListener>,
+}
+
+const LISTEN: &str = "[server] listen";
 
 /// Receive buffer of a UDP socket, in bytes: at 150,000 queries a second it holds what comes in 30 ms, so that a worker that was
 /// not scheduled for some ticks loses nothing. As much of it as the system grants.
@@ -85,6 +100,46 @@ pub fn bind(listen: &[Listen], threads: usize) -> Result<Bound, Vec<BindError>> 
     if errors.is_empty() { Ok(bound) } else { Err(errors) }
 }
 
+/// Opens the sockets of the encrypted transports.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_encrypted(encrypted: &Encrypted) -> Result<BoundEncrypted, Vec<BindError>> {
+    let mut errors = Vec::new();
+    let mut over_tcp = |addresses: &[SocketAddr], key| {
+        let one = |&address| match tcp_listener(address) {
+            Ok((listener, _)) => Some(listener),
+            Err(reason) => {
+                errors.push(BindError { address, protocol: "TCP", key, reason });
+                None
+            }
+        };
+        addresses.iter().filter_map(one).collect()
+    };
+    let mut bound = BoundEncrypted {
+        dot: over_tcp(&encrypted.dot, "[server.encrypted] dot"),
+        doh: over_tcp(&encrypted.doh, "[server.encrypted] doh"),
+        doq: Vec::new(),
+    };
+    for &address in &encrypted.doq {
+        match quic_socket(address) {
+            Ok(socket) => bound.doq.push(socket),
+            Err(reason) => {
+                errors.push(BindError { address, protocol: "UDP", key: "[server.encrypted] doq", reason });
+            }
+        }
+    }
+    if errors.is_empty() { Ok(bound) } else { Err(errors) }
+}
+
+impl BoundEncrypted {
+    /// What is listened on, with the ports that the kernel chose: over TLS, QUIC and HTTPS.
+    pub fn addresses(&self) -> [Vec<SocketAddr>; 3] {
+        let of_tcp = |list: &[TcpListener]| list.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        [of_tcp(&self.dot), self.doq.iter().filter_map(|socket| socket.local_addr().ok()).collect(), of_tcp(&self.doh)]
+    }
+}
+
 impl Bound {
     /// What is listened on, with the ports that the kernel chose.
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -101,13 +156,28 @@ fn bind_address(
     let mut tries_left = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries_left -= 1;
-        let (tcp, chosen) = tcp_listener(address).map_err(|reason| BindError { address, protocol: "TCP", reason })?;
+        let (tcp, chosen) =
+            tcp_listener(address).map_err(|reason| BindError { address, protocol: "TCP", key: LISTEN, reason })?;
         match (0..workers).map(|_| udp_socket(chosen)).collect() {
             Ok(udp) => return Ok((chosen, tcp, udp)),
             Err(reason) if reason.kind() == io::ErrorKind::AddrInUse && tries_left > 0 => {}
-            Err(reason) => return Err(BindError { address, protocol: "UDP", reason }),
+            Err(reason) => return Err(BindError { address, protocol: "UDP", key: LISTEN, reason }),
         }
     }
+}
+
+/// One socket for all of QUIC, which tells its connections apart by itself. Its port is not shared, so that plain DNS on the
+/// same one, or a second server, is noticed.
+fn quic_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Less than asked for is no reason not to serve.
+    let _ = options::receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_SEND_BUFFER);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -154,7 +224,7 @@ fn why(error: &io::Error) -> String {
     }
 }
 
-fn advice(error: &io::Error, address: SocketAddr) -> String {
+fn advice(error: &io::Error, address: SocketAddr, key: &str) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities; docker: --cap-add; or \
@@ -165,8 +235,8 @@ fn advice(error: &io::Error, address: SocketAddr) -> String {
             let port = address.port();
             format!("stop the program that uses it (`ss -lunpt 'sport = :{port}'` names it) or choose another port")
         }
-        _ if is_address_lacking(error) => "change [server] listen to addresses that `ip address` shows".to_string(),
-        _ => "check [server] listen".to_string(),
+        _ if is_address_lacking(error) => format!("change {key} to addresses that `ip address` shows"),
+        _ => format!("check {key}"),
     }
 }
 
@@ -243,6 +313,7 @@ mod tests {
         let error = BindError {
             address: "127.0.0.1:53".parse().unwrap(),
             protocol: "UDP",
+            key: LISTEN,
             reason: io::ErrorKind::PermissionDenied.into(),
         };
         let told = error.to_string();

@@ -30,20 +30,27 @@ use crate::config::model::Limits;
 
 /// What all connections of the thread share.
 pub(super) struct Shared<R> {
+    /// What they speak.
+    pub transport: TransportKind,
     pub worker: Worker<R>,
     pub table: ConnectionTable<AbortHandle>,
     input: Box<[u8]>,
     output: Output,
 }
 
-/// One connection. Leaves the table when it is dropped, however that happens.
-pub(super) struct Connection<S, R> {
-    pub stream: S,
+/// A connection's place among the others of its thread. Leaves the table when it is dropped, however that happens.
+pub(super) struct Seat<R> {
     pub client: SocketAddr,
     pub id: ConnectionId,
     pub shared: Rc<RefCell<Shared<R>>>,
     pub limits: watch::Receiver<Limits>,
     pub stop: watch::Receiver<bool>,
+}
+
+/// One connection on which messages stand behind their lengths.
+pub(super) struct Connection<S, R> {
+    pub stream: S,
+    pub seat: Seat<R>,
     pub kept: Kept,
 }
 
@@ -88,13 +95,45 @@ const WRITE_AT: usize = 16 << 10;
 const MESSAGES_PER_TURN: usize = 128;
 
 impl<R> Shared<R> {
-    pub(super) fn new(worker: Worker<R>) -> Self {
+    pub(super) fn new(transport: TransportKind, worker: Worker<R>) -> Self {
         let output = Output { buffer: vec![0; WRITE_AT + FRAME_BYTES_MAX].into(), len: 0 };
-        Shared { worker, table: ConnectionTable::default(), input: vec![0; READ_BYTES].into(), output }
+        Shared { transport, worker, table: ConnectionTable::default(), input: vec![0; READ_BYTES].into(), output }
     }
 
     pub(super) fn count_connections(&self) {
         self.worker.counters.set_tcp_connections(self.table.len());
+    }
+}
+
+impl<R: Respond> Shared<R> {
+    /// The reply to one message that stands alone, without a length.
+    pub(super) fn answer(&mut self, message: &[u8], client: SocketAddr) -> Option<&[u8]> {
+        self.worker.respond.begin_batch();
+        let room = &mut self.output.buffer[..usize::from(u16::MAX)];
+        match self.worker.respond.respond(message, client, self.transport, room) {
+            Reply::Send(length) => Some(&room[..length]),
+            Reply::Drop => None,
+        }
+    }
+}
+
+impl<R> Seat<R> {
+    /// `tcp-idle` from now.
+    pub(super) fn new_deadline(&self) -> Instant {
+        Instant::now() + self.limits.borrow().tcp_idle
+    }
+
+    /// The client asked something: it is the freshest.
+    pub(super) fn touch(&self) {
+        self.shared.borrow_mut().table.touch(self.id);
+    }
+}
+
+impl<R> Drop for Seat<R> {
+    fn drop(&mut self) {
+        let mut shared = self.shared.borrow_mut();
+        shared.table.remove(self.id);
+        shared.count_connections();
     }
 }
 
@@ -107,9 +146,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Respond> Connection<S, R> {
     }
 
     async fn serve_until_end(&mut self) -> io::Result<()> {
-        let mut stop = self.stop.clone();
+        let mut stop = self.seat.stop.clone();
         let mut is_stopping = false;
-        let mut deadline = self.new_deadline();
+        let mut deadline = self.seat.new_deadline();
         loop {
             let was_empty = self.kept.input.is_empty();
             let turn = tokio::select! {
@@ -126,30 +165,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Respond> Connection<S, R> {
             };
             if !self.kept.output.is_empty() {
                 let output = std::mem::take(&mut self.kept.output);
-                timeout_at(self.new_deadline(), self.stream.write_all(&output)).await??;
+                timeout_at(self.seat.new_deadline(), self.stream.write_all(&output)).await??;
             }
-            self.stream.flush().await?;
+            // Over TLS a write may end in a buffer: a client that does not read is as slow here as above.
+            timeout_at(self.seat.new_deadline(), self.stream.flush()).await??;
             if turn.messages > 0 {
-                self.shared.borrow_mut().table.touch(self.id);
+                self.seat.touch();
             }
             if turn.is_end || turn.is_broken {
-                return self.stream.shutdown().await;
+                return timeout_at(self.seat.new_deadline(), self.stream.shutdown()).await?;
             }
             if turn.messages > 0 || was_empty {
-                deadline = self.new_deadline();
+                deadline = self.seat.new_deadline();
             }
             yield_now().await;
         }
     }
 
-    fn new_deadline(&self) -> Instant {
-        Instant::now() + self.limits.borrow().tcp_idle
-    }
-
     /// Reads what is there, unless whole messages are waiting; answers, and writes as much as the client takes. All in one poll:
     /// the shared buffers are never held over a wait.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Turn>> {
-        let Shared { worker, input, output, .. } = &mut *self.shared.borrow_mut();
+        let Shared { transport, worker, input, output, .. } = &mut *self.seat.shared.borrow_mut();
         let mut received: &[u8] = &[];
         if !self.kept.has_more {
             let mut buffer = ReadBuf::new(input);
@@ -164,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Respond> Connection<S, R> {
         worker.respond.begin_batch();
         let turn = self.kept.answer(
             received,
-            |message, output| worker.respond.respond(message, self.client, TransportKind::Tcp, output),
+            |message, output| worker.respond.respond(message, self.seat.client, *transport, output),
             output,
         );
         let mut written = 0;
@@ -178,14 +214,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Respond> Connection<S, R> {
         }
         self.kept.output.extend_from_slice(&output.buffer[written..output.len]);
         Poll::Ready(Ok(turn))
-    }
-}
-
-impl<S, R> Drop for Connection<S, R> {
-    fn drop(&mut self) {
-        let mut shared = self.shared.borrow_mut();
-        shared.table.remove(self.id);
-        shared.count_connections();
     }
 }
 

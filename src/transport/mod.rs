@@ -1,20 +1,34 @@
-//! Sockets in, sockets out: UDP and TCP around the answering core. Must never know a DNS rule: a message is bytes, and whether
-//! it is answered is the core's word.
+//! Sockets in, sockets out: UDP, TCP and the encrypted transports around the answering core. Must never know a DNS rule: a
+//! message is bytes, and whether it is answered is the core's word.
 //!
-//! [`bind()`] opens every socket before anything is served, [`start`] gives them to threads: one worker a core for UDP, each with
-//! its own `SO_REUSEPORT` sockets, and one for all TCP. No thread shares anything writable with another.
+//! [`bind()`] and [`bind_encrypted`] open every socket before anything is served, [`start`] gives them to threads: one worker a
+//! core for UDP, each with its own `SO_REUSEPORT` sockets, one for all TCP, and one each for TLS, QUIC and HTTPS where they are
+//! asked for. No thread shares anything writable with another.
 
+mod accept;
 pub mod bind;
 mod connection;
+mod https;
 pub mod limits;
+pub mod quic;
 pub mod tcp;
+mod tls;
 pub mod udp;
 
-use std::{io, net::SocketAddr, sync::Arc, thread};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
 
 use tokio::sync::watch;
 
-pub use self::bind::{BindError, Bound, bind};
+use self::tcp::Protocol;
+pub use self::{
+    bind::{BindError, Bound, BoundEncrypted, bind, bind_encrypted},
+    tls::CurrentIdentity,
+};
 pub use crate::telemetry::TransportKind;
 use crate::{config::model::Limits, telemetry::WorkerCounters};
 
@@ -23,7 +37,7 @@ pub trait Respond {
     /// Called once a batch before its queries: refreshes the snapshot, notes the time.
     fn begin_batch(&mut self);
 
-    /// Answers one message into `out` (for UDP at least 4096 bytes, for TCP 65535). Counts it. Never panics on input.
+    /// Answers one message into `out` (for UDP at least 4096 bytes, else 65535). Counts it. Never panics on input.
     fn respond(&mut self, query: &[u8], client: SocketAddr, transport: TransportKind, out: &mut [u8]) -> Reply;
 }
 
@@ -73,13 +87,49 @@ where
         let engine = udp::Engine::new(sockets, make_worker(), serving.stop.subscribe())?;
         serving.spawn(format!("udp-{number}"), move || engine.run())?;
     }
-    let engine = tcp::Engine::new(bound.tcp, make_worker(), serving.limits.subscribe(), serving.stop.subscribe())?;
-    serving.spawn("tcp".to_string(), move || engine.run())?;
+    serving.start_connections(Protocol::Tcp, bound.tcp, make_worker())?;
     Ok(serving)
 }
 
+/// Names of the threads whose panic must end the process.
+pub fn is_data_plane(thread: &str) -> bool {
+    thread.starts_with("udp-") || ["tcp", "dot", "doq", "doh"].contains(&thread)
+}
+
 impl Serving {
-    /// Limits of the TCP side from now on.
+    /// Serves the encrypted transports as well, with the identity that is current at each handshake. `make_worker` is called once
+    /// for each thread, here.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn start_encrypted<R>(
+        &mut self,
+        bound: BoundEncrypted,
+        identity: &Arc<CurrentIdentity>,
+        mut make_worker: impl FnMut() -> Worker<R>,
+    ) -> io::Result<()>
+    where
+        R: Respond + Send + 'static,
+    {
+        if !bound.dot.is_empty() {
+            let config = tls::over_tcp(identity.clone(), &[tls::ALPN_DOT]).map_err(io::Error::other)?;
+            self.start_connections(Protocol::Dot(config), bound.dot, make_worker())?;
+        }
+        if !bound.doh.is_empty() {
+            let config =
+                tls::over_tcp(identity.clone(), &[tls::ALPN_H2, tls::ALPN_HTTP_1]).map_err(io::Error::other)?;
+            self.start_connections(Protocol::Doh(config), bound.doh, make_worker())?;
+        }
+        if !bound.doq.is_empty() {
+            let config = tls::over_quic(identity.clone()).map_err(io::Error::other)?;
+            let (idle, stop) = (self.limits.borrow().tcp_idle, self.stop.subscribe());
+            let engine = quic::Engine::new(bound.doq, &config, idle, make_worker(), stop)?;
+            self.spawn("doq".to_string(), move || engine.run())?;
+        }
+        Ok(())
+    }
+
+    /// Limits of connections from now on; of those over QUIC at the next start.
     pub fn set_limits(&self, limits: &Limits) {
         self.limits.send_replace(*limits);
     }
@@ -105,6 +155,17 @@ impl Serving {
         result
     }
 
+    fn start_connections<R: Respond + Send + 'static>(
+        &mut self,
+        protocol: Protocol,
+        listeners: Vec<TcpListener>,
+        worker: Worker<R>,
+    ) -> io::Result<()> {
+        let name = protocol.transport().label().to_string();
+        let engine = tcp::Engine::new(protocol, listeners, worker, self.limits.subscribe(), self.stop.subscribe())?;
+        self.spawn(name, move || engine.run())
+    }
+
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.threads.push(thread::Builder::new().name(name).spawn(body)?);
         Ok(())
@@ -114,6 +175,20 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_on_any_transport_ends_the_process_and_one_elsewhere_does_not() {
+        for transport in TransportKind::ALL.iter().filter(|transport| **transport != TransportKind::Udp) {
+            assert!(is_data_plane(transport.label()));
+        }
+        assert!(is_data_plane("udp-0") && is_data_plane("udp-17"));
+        assert!(!is_data_plane("control") && !is_data_plane("main"));
     }
 }
 

@@ -1,21 +1,25 @@
-//! The TCP side: one thread accepts on every address and serves all connections, so that its counters have one writer and its
-//! buffers one user. Who may stay is told by `limits`, what a connection does by `connection`. Must never stop serving for
-//! want of file descriptors, nor spin for it.
+//! The side of connections: one thread accepts on every address of one protocol (plain TCP, TLS, HTTPS) and serves all its
+//! connections, so that its counters have one writer and its buffers one user. Who may stay is told by `limits`, what a
+//! connection does by `connection`, `tls` and `https`. Must never stop serving for want of file descriptors, nor spin for it.
 
-use std::{cell::RefCell, future::poll_fn, io, net::SocketAddr, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
     sync::watch,
-    task::{JoinError, JoinSet, LocalSet, yield_now},
-    time::{Instant, sleep_until, timeout},
+    task::{JoinSet, LocalSet, yield_now},
+    time::{Instant, timeout},
 };
 
 use super::{
-    Respond, Worker,
-    connection::{Connection, Kept, Shared},
+    Respond, TransportKind, Worker,
+    accept::{Pause, accept, pass_on_panic},
+    connection::{Connection, Kept, Seat, Shared},
+    https,
     limits::ClientNetwork,
+    tls,
 };
 use crate::{config::model::Limits, sys::errors::is_exhausted};
 
@@ -23,20 +27,26 @@ use crate::{config::model::Limits, sys::errors::is_exhausted};
 /// the program a second of the five it has.
 pub const STOP_WITHIN: Duration = Duration::from_secs(4);
 
-/// The TCP thread's sockets and tools, ready to [`run`](Engine::run).
+/// What the connections of one thread speak.
+#[derive(Clone)]
+pub enum Protocol {
+    /// Messages behind their lengths (RFC 7766).
+    Tcp,
+    /// The same over TLS (RFC 7858).
+    Dot(Arc<ServerConfig>),
+    /// Messages in HTTP requests over TLS (RFC 8484).
+    Doh(Arc<ServerConfig>),
+}
+
+/// One thread's sockets and tools, ready to [`run`](Engine::run).
 pub struct Engine<R> {
+    protocol: Protocol,
     runtime: Runtime,
     listeners: Vec<TcpListener>,
     worker: Worker<R>,
     limits: watch::Receiver<Limits>,
     stop: watch::Receiver<bool>,
 }
-
-/// First pause after a failed accept; each further one is twice as long.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-
-/// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Failures to accept come in floods; one line in so long says it.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,6 +60,7 @@ impl<R: Respond + 'static> Engine<R> {
     /// # Errors
     /// When the kernel gives no event queue.
     pub fn new(
+        protocol: Protocol,
         listeners: Vec<std::net::TcpListener>,
         worker: Worker<R>,
         limits: watch::Receiver<Limits>,
@@ -59,7 +70,7 @@ impl<R: Respond + 'static> Engine<R> {
         let entered = runtime.enter();
         let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
         drop(entered);
-        Ok(Engine { runtime, listeners, worker, limits, stop })
+        Ok(Engine { protocol, runtime, listeners, worker, limits, stop })
     }
 
     /// Serves until told to stop, then lets clients finish for at most [`STOP_WITHIN`].
@@ -67,13 +78,15 @@ impl<R: Respond + 'static> Engine<R> {
     /// # Panics
     /// When a connection's task panicked: the panic goes on here, for whoever joins the thread.
     pub fn run(self) {
-        let Engine { runtime, listeners, worker, limits, stop } = self;
+        let Engine { protocol, runtime, listeners, worker, limits, stop } = self;
+        let shared = Shared::new(protocol.transport(), worker);
         let acceptor = Acceptor {
+            protocol,
             listeners,
             next: 0,
             pause: Pause::default(),
             warned: None,
-            shared: Rc::new(RefCell::new(Shared::new(worker))),
+            shared: Rc::new(RefCell::new(shared)),
             limits,
             stop,
             connections: JoinSet::new(),
@@ -82,7 +95,18 @@ impl<R: Respond + 'static> Engine<R> {
     }
 }
 
+impl Protocol {
+    pub(super) fn transport(&self) -> TransportKind {
+        match self {
+            Protocol::Tcp => TransportKind::Tcp,
+            Protocol::Dot(_) => TransportKind::Dot,
+            Protocol::Doh(_) => TransportKind::Doh,
+        }
+    }
+}
+
 struct Acceptor<R> {
+    protocol: Protocol,
     listeners: Vec<TcpListener>,
     /// The listener asked first the next time.
     next: usize,
@@ -122,8 +146,9 @@ impl<R: Respond + 'static> Acceptor<R> {
                 let now = Instant::now();
                 if self.warned.is_none_or(|warned| now - warned >= WARNING_INTERVAL) {
                     self.warned = Some(now);
+                    let what = self.protocol.transport().label();
                     tracing::warn!(
-                        "cannot accept TCP connections: {error}; trying again until it works (too few open files? raise \
+                        "cannot accept connections ({what}): {error}; trying again until it works (too few open files? raise \
                          `ulimit -n` or LimitNOFILE above [server.limits] tcp-connections)"
                     );
                 }
@@ -147,16 +172,16 @@ impl<R: Respond + 'static> Acceptor<R> {
             idlest.abort();
         }
         shared.table.insert(network, |id| {
-            let connection = Connection {
-                stream,
-                client,
-                id,
-                shared: self.shared.clone(),
-                limits: self.limits.clone(),
-                stop: self.stop.clone(),
-                kept: Kept::default(),
-            };
-            self.connections.spawn_local(connection.serve())
+            let (shared, limits, stop) = (self.shared.clone(), self.limits.clone(), self.stop.clone());
+            let seat = Seat { client, id, shared, limits, stop };
+            // A task each, so that a plain connection is no larger for what the others need.
+            match &self.protocol {
+                Protocol::Tcp => {
+                    self.connections.spawn_local(Connection { stream, seat, kept: Kept::default() }.serve())
+                }
+                Protocol::Dot(config) => self.connections.spawn_local(tls::serve(stream, config.clone(), seat)),
+                Protocol::Doh(config) => self.connections.spawn_local(https::serve(stream, config.clone(), seat)),
+            }
         });
         shared.count_connections();
     }
@@ -183,51 +208,9 @@ impl<R: Respond + 'static> Acceptor<R> {
             }
         };
         if timeout(STOP_WITHIN, all_ended).await.is_err() {
-            tracing::info!("closing {} TCP connections that did not finish in time", self.connections.len());
+            let (open, what) = (self.connections.len(), self.protocol.transport().label());
+            tracing::info!("closing {open} connections ({what}) that did not finish in time");
         }
-    }
-}
-
-/// The next connection on any listener, taking turns, but not before `not_before`.
-async fn accept(
-    listeners: &[TcpListener],
-    next: &mut usize,
-    not_before: Option<Instant>,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    if let Some(instant) = not_before {
-        sleep_until(instant).await;
-    }
-    poll_fn(|context| {
-        for _ in 0..listeners.len() {
-            let listener = &listeners[*next % listeners.len()];
-            *next = next.wrapping_add(1);
-            if let Poll::Ready(accepted) = listener.poll_accept(context) {
-                return Poll::Ready(accepted);
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// A panic in a task would stop there, and the server live on without the connection, its counters and who knows what else.
-fn pass_on_panic(ended: Result<(), JoinError>) {
-    if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// How long not to accept after failures in a row.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-struct Pause {
-    until: Option<Instant>,
-    length: Duration,
-}
-
-impl Pause {
-    fn lengthen(&mut self, now: Instant) {
-        self.length = (self.length * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        self.until = Some(now + self.length);
     }
 }
 
@@ -409,11 +392,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let client = listener.local_addr().unwrap();
             let stream = tokio::net::TcpStream::connect(client).await.unwrap();
-            let shared = Rc::new(RefCell::new(Shared::new(worker(&Registry::new()))));
+            let shared = Rc::new(RefCell::new(Shared::new(TransportKind::Tcp, worker(&Registry::new()))));
             let task = tokio::task::spawn(std::future::pending::<()>());
             let id = shared.borrow_mut().table.insert(ClientNetwork::of(client.ip()), |_| task.abort_handle());
             let (limits, stop) = (watch::Sender::new(limits()).subscribe(), watch::Sender::new(false).subscribe());
-            let connection = Connection { stream, client, id, shared, limits, stop, kept: Kept::default() };
+            let seat = Seat { client, id, shared, limits, stop };
+            let connection = Connection { stream, seat, kept: Kept::default() };
             assert!(size_of_val(&connection.serve()) < 2048);
         });
     }
@@ -479,20 +463,5 @@ mod tests {
         connect(&server).write_all(&frame(&message(0, b"panic"))).unwrap();
         server.wait_until("the thread ends", |server| !server.serving.is_whole());
         assert_eq!(server.serving.stop().unwrap_err().thread, "tcp");
-    }
-
-    #[test]
-    fn pauses_grow_to_a_second() {
-        let now = tokio::time::Instant::now();
-        let mut pause = Pause::default();
-        let lengths: Vec<_> = (0..12)
-            .map(|_| {
-                pause.lengthen(now);
-                assert_eq!(pause.until, Some(now + pause.length));
-                pause.length
-            })
-            .collect();
-        assert_eq!((lengths[0], lengths[1], lengths[11]), (PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MAX));
-        assert!(lengths.is_sorted());
     }
 }

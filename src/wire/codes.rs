@@ -73,6 +73,7 @@ pub mod option {
     pub const CLIENT_SUBNET: u16 = 8;
     pub const COOKIE: u16 = 10;
     pub const TCP_KEEPALIVE: u16 = 11;
+    pub const PADDING: u16 = 12;
     pub const EXTENDED_ERROR: u16 = 15;
 }
 

@@ -5,6 +5,7 @@
 pub mod codes;
 pub mod cookie;
 pub mod ecs;
+pub mod freshness;
 pub mod name;
 pub mod qname;
 pub mod query;

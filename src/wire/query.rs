@@ -43,6 +43,8 @@ pub struct Edns {
     pub nsid: bool,
     /// edns-tcp-keepalive asked for.
     pub keepalive: bool,
+    /// A PADDING option came, of whatever length (RFC 7830 §3).
+    pub padding: bool,
 }
 
 /// A COOKIE option of the right length (RFC 7873 §4).
@@ -145,7 +147,7 @@ fn find_opt(packet: &[u8], questions: u16, before_additional: u32, additionals: 
     edns
 }
 
-fn parse_question(bytes: &[u8]) -> Option<Question> {
+pub(super) fn parse_question(bytes: &[u8]) -> Option<Question> {
     let name = QName::parse(bytes)?;
     let &[t1, t2, c1, c2] = bytes.get(name.len()..name.len() + 4)? else { return None };
     Some(Question { name, qtype: u16::from_be_bytes([t1, t2]), qclass: u16::from_be_bytes([c1, c2]) })
@@ -185,15 +187,15 @@ fn parse_records(
     if at == packet.len() { Ok(()) } else { Err(Rcode::FormErr) }
 }
 
-struct RecordAt {
-    rtype: u16,
-    fixed_at: usize,
-    rdata_at: usize,
-    end: usize,
+pub(super) struct RecordAt {
+    pub(super) rtype: u16,
+    pub(super) fixed_at: usize,
+    pub(super) rdata_at: usize,
+    pub(super) end: usize,
 }
 
 /// Where a record's parts lie. Its owner may be compressed; it is stepped over, not followed.
-fn skip_record(packet: &[u8], start: usize) -> Option<RecordAt> {
+pub(super) fn skip_record(packet: &[u8], start: usize) -> Option<RecordAt> {
     let mut at = start;
     loop {
         match *packet.get(at)? {
@@ -234,6 +236,7 @@ fn parse_options(mut data: &[u8], edns: &mut Edns) -> Option<()> {
             option::COOKIE if edns.cookie.is_none() => edns.cookie = Some(parse_cookie(value)?),
             option::NSID => edns.nsid = true,
             option::TCP_KEEPALIVE => edns.keepalive = true,
+            option::PADDING => edns.padding = true,
             _ => {}
         }
     }

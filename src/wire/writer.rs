@@ -14,6 +14,9 @@ pub const QNAME_AT: usize = HEADER_LEN;
 /// Offsets from here on do not fit into a compression pointer (RFC 1035 §4.1.4).
 pub const POINTER_END: usize = 0x4000;
 
+/// Padded replies have a length that is a multiple of this, in bytes (RFC 8467 §4.1).
+pub const PADDING_BLOCK: usize = 468;
+
 /// The sections that records are written to, by their counter's place in the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
@@ -42,16 +45,19 @@ pub struct OptReply<'a> {
     pub keepalive: Option<u16>,
     /// Why the answer is what it is.
     pub extended_error: Option<ExtendedError>,
+    /// Pad the whole message to a multiple of [`PADDING_BLOCK`] bytes; for encrypted transports alone.
+    pub padding: bool,
 }
 
 impl OptReply<'_> {
-    /// Length of the whole OPT record.
+    /// Length of the whole OPT record; of padding the option alone, without what it pads with.
     pub fn wire_len(&self) -> usize {
         11 + self.ecs.map_or(0, |(ecs, _)| ecs.option_len())
             + self.cookie.map_or(0, |_| 28)
             + self.nsid.map_or(0, |id| 4 + id.len())
             + self.keepalive.map_or(0, |_| 6)
             + self.extended_error.map_or(0, |_| 6)
+            + if self.padding { 4 } else { 0 }
     }
 }
 
@@ -133,8 +139,14 @@ impl<'b> Writer<'b> {
 
     /// Writes the OPT record into the room kept for it and returns the reply's length.
     pub fn finish_with_opt(mut self, rcode: Rcode, opt: &OptReply) -> usize {
-        let len = opt.wire_len();
-        self.limit = (self.limit + len).min(self.buf.len());
+        let unpadded = opt.wire_len();
+        self.limit = (self.limit + unpadded).min(self.buf.len());
+        // A message that cannot be longer is padded as far as it goes (RFC 7830 §4 asks for no more).
+        let padded_end = match opt.padding {
+            true => (self.at + unpadded).next_multiple_of(PADDING_BLOCK).min(self.limit),
+            false => self.at + unpadded,
+        };
+        let len = padded_end - self.at;
         self.set_rcode(rcode);
         let end = self.at + len;
         let out = &mut self.buf[self.at..end];
@@ -157,6 +169,13 @@ impl<'b> Writer<'b> {
         }
         if let Some(error) = opt.extended_error {
             at += put_option(&mut out[at..], option::EXTENDED_ERROR, &(error as u16).to_be_bytes(), &[]);
+        }
+        if opt.padding {
+            let (head, zeros) = out[at..].split_at_mut(4);
+            let [l1, l2] = (zeros.len() as u16).to_be_bytes();
+            head.copy_from_slice(&[0, option::PADDING as u8, l1, l2]);
+            zeros.fill(0);
+            at = len;
         }
         debug_assert_eq!(at, len);
         self.at = end;
@@ -192,6 +211,27 @@ mod tests {
         let writer = Writer::reply(&mut buf, QUERY, 7, 512);
         let n = writer.finish(Rcode::Refused);
         assert_eq!(&buf[..n], b"\xab\xcd\x81\x05\0\x01\0\0\0\0\0\0\x01X\0\0\x01\0\x01");
+    }
+
+    #[test]
+    fn a_padded_reply_is_a_whole_number_of_blocks_of_zeros_or_as_long_as_it_may_be() {
+        for (records, limit, expected) in
+            [(0, 65_535, 468), (434, 65_535, 468), (435, 65_535, 936), (0, 300, 300), (65_490, 65_535, 65_535)]
+        {
+            let mut buf = vec![0xff; limit];
+            let opt = OptReply { padding: true, ..OptReply::default() };
+            let mut writer = Writer::reply(&mut buf, QUERY, 7, limit);
+            writer.reserve(opt.wire_len());
+            writer.put(&vec![7; records]).unwrap();
+            let n = writer.finish_with_opt(Rcode::NoError, &opt);
+            assert_eq!(n, expected, "{records} bytes of records, at most {limit}");
+            let opt_at = 19 + records;
+            let padding = n - opt_at - 15;
+            assert_eq!(buf[opt_at + 9..opt_at + 11], ((padding + 4) as u16).to_be_bytes());
+            assert_eq!(buf[opt_at + 11..opt_at + 13], [0, 12]);
+            assert_eq!(buf[opt_at + 13..opt_at + 15], (padding as u16).to_be_bytes());
+            assert!(buf[opt_at + 15..n].iter().all(|&byte| byte == 0));
+        }
     }
 
     #[test]

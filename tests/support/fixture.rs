@@ -142,6 +142,15 @@ impl Ask {
         self
     }
 
+    /// Length of the question in a message that has one, uncompressed.
+    pub fn question_len(message: &[u8]) -> usize {
+        let mut at = 12;
+        while message[at] != 0 {
+            at += 1 + usize::from(message[at]);
+        }
+        at + 5 - 12
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let has_opt = self.ecs.is_some() || self.payload.is_some();
         let mut query = vec![0xab, 0xcd, 0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)];

@@ -85,6 +85,7 @@ mod tests {
         let stage = Stage {
             ready: Ready {
                 listen: vec!["127.0.0.1:5300".parse().unwrap()],
+                encrypted: Default::default(),
                 admin: Some("127.0.0.1:8053".parse().unwrap()),
             },
             control: "127.0.0.1:8054".parse().unwrap(),

@@ -1,6 +1,7 @@
 //! What the values of a file mean for each other: references, order, families, names and zones. Notes everything that is wrong
 //! and builds the [`Config`]; where something is wrong the built parts are stand-ins that nobody sees.
 
+mod encrypted;
 mod regions;
 mod routes;
 mod statics;
@@ -50,7 +51,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     };
     note_admin_among_listeners(&spec.server, &spec.admin, problems);
     Config {
-        server: context.build_server(&spec.server),
+        server: context.build_server(&spec.server, &spec.admin),
         admin: Admin { listen: spec.admin.listen.as_ref().map(|at| at.value) },
         geo: context.build_geo(&spec.geo),
         latency: Latency { switch_margin_ms: spec.switch_margin_ms },
@@ -122,7 +123,7 @@ impl Context<'_> {
         found
     }
 
-    fn build_server(&self, spec: &ServerSpec) -> Server {
+    fn build_server(&self, spec: &ServerSpec, admin: &AdminSpec) -> Server {
         let file = &spec.cookie_secret_file;
         if !file.value.is_empty() {
             self.note_unusable_secrets(file);
@@ -131,6 +132,7 @@ impl Context<'_> {
             listen: build_listen(spec, self.problems),
             threads: spec.threads,
             identity: spec.identity.value.clone(),
+            encrypted: spec.encrypted.as_ref().and_then(|encrypted| self.build_encrypted(encrypted, spec, admin)),
             cookie_secret_file: (!file.value.is_empty()).then(|| self.folder.join(&file.value)),
             limits: spec.limits,
         }

@@ -155,6 +155,14 @@ pub(crate) fn listen_address(text: &str, usual_port: u16) -> Result<SocketAddr, 
     Err(Fault::new(message, format!("write an address and a port, for example \"127.0.0.1:{usual_port}\"")))
 }
 
+/// The same; an address alone stands for its usual port.
+pub(crate) fn listen_address_or_port(text: &str, usual_port: u16) -> Result<SocketAddr, Fault> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => listen_address(&SocketAddr::new(ip, usual_port).to_string(), usual_port),
+        Err(_) => listen_address(text, usual_port),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +222,16 @@ mod tests {
             assert_eq!(listen_address(text, 53).unwrap_err().help.as_deref(), Some(help), "{text}");
         }
         assert!(listen_address("[::1]:0", 53).is_ok());
+    }
+
+    #[test]
+    fn an_address_alone_stands_for_the_usual_port_where_there_is_one() {
+        for (text, address) in
+            [("192.0.2.1", "192.0.2.1:853"), ("::1", "[::1]:853"), ("192.0.2.1:8853", "192.0.2.1:8853")]
+        {
+            assert_eq!(listen_address_or_port(text, 853), Ok(address.parse().unwrap()), "{text}");
+        }
+        let fault = listen_address_or_port("224.0.0.1", 853).unwrap_err();
+        assert_eq!(fault.help.as_deref(), Some("write an address of this host"));
     }
 }

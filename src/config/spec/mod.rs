@@ -19,7 +19,7 @@ use super::{
 pub(crate) use checks::CheckSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use regions::{LocationSpec, RegionSpec};
-pub(crate) use server::{AdminSpec, GeoSpec, ServerSpec};
+pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, SELF_SIGNED, ServerSpec};
 pub(crate) use zones::{PolicyWord, RouteSpec, RuleSpec, ZoneSpec};
 
 /// The whole file.

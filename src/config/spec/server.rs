@@ -1,10 +1,10 @@
 //! `[server]`, `[server.limits]`, `[admin]` and `[geo]`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, ops::Range, time::Duration};
 
-use super::host::listen_address;
+use super::host::{listen_address, listen_address_or_port};
 use crate::config::{
-    keys::LIMITS,
+    keys::{ENCRYPTED, LIMITS},
     model::Limits,
     section::{At, Section},
 };
@@ -18,6 +18,23 @@ pub(crate) struct ServerSpec {
     /// Empty: none.
     pub cookie_secret_file: At<String>,
     pub limits: Limits,
+    pub encrypted: Option<EncryptedSpec>,
+}
+
+/// `[server.encrypted]`
+#[derive(Debug)]
+pub(crate) struct EncryptedSpec {
+    /// The section's header.
+    pub span: Range<usize>,
+    pub dot: Vec<At<SocketAddr>>,
+    pub doq: Vec<At<SocketAddr>>,
+    pub doh: Vec<At<SocketAddr>>,
+    /// False when something was written as an address, right or wrong.
+    pub lists_nothing: bool,
+    /// `None`: missing, which has been noted.
+    pub certificate: Option<At<String>>,
+    /// As the certificate.
+    pub key: Option<At<String>>,
 }
 
 /// `[admin]`
@@ -58,14 +75,52 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
             responses_per_second: 0,
         },
     };
+    let encrypted = section.child("encrypted", &ENCRYPTED).map(|encrypted| read_encrypted(&encrypted));
     ServerSpec {
         listen,
         threads: count(section.integer("threads").value),
         identity,
         cookie_secret_file: section.text("cookie-secret-file"),
         limits,
+        encrypted,
     }
 }
+
+/// Usual ports: RFC 7858 §3.1, RFC 9250 §4.1.1, RFC 8484 §8.
+fn read_encrypted(section: &Section<'_>) -> EncryptedSpec {
+    let mut lists_nothing = !section.lost_lines();
+    let mut addresses = |name: &str, usual_port: u16| {
+        let texts = section.texts(name);
+        lists_nothing &= texts.is_sound() && texts.value.is_empty();
+        let mut list = Vec::new();
+        for text in texts.value {
+            match listen_address_or_port(&text.value, usual_port) {
+                Ok(address) => list.push(At { value: address, span: text.span, origin: text.origin }),
+                Err(fault) => section.problems.fault(&text.span, fault),
+            }
+        }
+        list
+    };
+    let (dot, doq, doh) = (addresses("dot", 853), addresses("doq", 853), addresses("doh", 443));
+    let file = |name: &str, help: String| {
+        let path = section.text(name);
+        if !section.has(name) {
+            section.note_missing(name, help);
+        } else if path.is_given() && path.value.is_empty() {
+            section.problems.add(&path.span, format!("`{name}` is empty"), help);
+            return None;
+        }
+        Some(path).filter(At::is_given)
+    };
+    let certificate = file("certificate", format!("write certificate = \"cert.pem\"; {SELF_SIGNED}"));
+    let key = file("key", "write key = \"key.pem\": the file that was made together with the certificate".into());
+    EncryptedSpec { span: section.span.clone(), dot, doq, doh, lists_nothing, certificate, key }
+}
+
+/// How to come by a certificate to try with.
+pub(crate) const SELF_SIGNED: &str = "a self-signed pair to try with: openssl req -x509 -newkey ec -pkeyopt \
+    ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=ns1.example.com -addext subjectAltName=DNS:ns1.example.com \
+    -keyout key.pem -out cert.pem";
 
 fn read_limits(section: &Section<'_>) -> Limits {
     Limits {

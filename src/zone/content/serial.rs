@@ -7,10 +7,10 @@
 //! 1. Each RRset, sorted by owner (wire form, lower case) and type: owner, type (2), TTL (4), list of data; the SOA's serial
 //!    is 0.
 //! 2. Each route, sorted by owner: owner, TTL (4), policy (1: 0 latency, 1 failover, 2 weighted; then the list of weights, 4
-//!    each), most answers (2), when all are down (1: 0 answer all, 1 SERVFAIL, 2 no data), list of regions, text of its HTTPS
-//!    record (empty: none), list of rules.
+//!    each), most answers (2), when all are down (1: 0 answer all, 1 SERVFAIL, 2 no data), list of regions, list of rules.
 //! 3. A region: its name, then 0 (1) and the list of addresses (16 bytes, IPv4 mapped; weight 4), or 1 (1) and the host name.
 //! 4. A rule: list of conditions as text (`country:CH`), list of its regions' names.
+//! 5. Each route with an HTTPS record, sorted by owner: owner, text of the record.
 
 use std::{hash::Hasher, net::IpAddr};
 
@@ -36,7 +36,11 @@ pub fn derive(config: &Config, zone: &Zone, rrsets: &[RrSet]) -> u32 {
     let mut routes: Vec<&Route> = zone.routes.iter().collect();
     routes.sort_by(|a, b| a.owner.cmp(&b.owner));
     sum.length(routes.len());
-    routes.into_iter().for_each(|route| add_route(&mut sum, config, route));
+    routes.iter().for_each(|route| add_route(&mut sum, config, route));
+    for (route, (text, _)) in routes.iter().filter_map(|route| Some((route, route.https.as_ref()?))) {
+        sum.string(route.owner.as_wire());
+        sum.string(text.as_bytes());
+    }
     let hash = sum.0.finish();
     (hash >> 32) as u32 ^ hash as u32
 }
@@ -80,7 +84,6 @@ fn add_route(sum: &mut Sum, config: &Config, route: &Route) {
     for region in &route.regions {
         add_region(sum, config, route, *region);
     }
-    sum.string(route.https.as_ref().map_or("", |(text, _)| text).as_bytes());
     sum.length(route.rules.len());
     for rule in &route.rules {
         sum.length(rule.clients.len());
