@@ -136,6 +136,7 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
+    world.log_warnings();
     let listen = ready.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let admin = ready.admin.map_or_else(|| "off".to_string(), |address| address.to_string());
     let (v4, v6) = world.networks();
@@ -277,6 +278,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
             serving.set_limits(&world.config.server.limits);
             let world = Arc::new(world);
             live.take_up(world.clone(), prober);
+            world.log_warnings();
             tracing::info!("reloaded: {}", world.summary());
             return true;
         }

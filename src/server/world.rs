@@ -41,6 +41,8 @@ pub struct World {
     pub zones: Arc<ZoneTable>,
     /// Apex and serial of each zone, in file order.
     pub serials: Vec<(Name, u32)>,
+    /// What the zones say that is served otherwise than their authors may think, one line each.
+    pub warnings: Vec<String>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
     /// The databases as they were when they were read.
@@ -95,6 +97,7 @@ impl World {
             path: path.to_owned(),
             zones: Arc::new(ZoneTable::compile(&contents)),
             serials: contents.iter().map(|content| (content.origin.clone(), content.serial)).collect(),
+            warnings: contents.iter().flat_map(|content| &content.warnings).map(Problem::brief).collect(),
             targets: Targets::new(plan.targets.clone()),
             plan: Arc::new(plan),
             locations,
@@ -115,6 +118,15 @@ impl World {
             count(self.plan.routes.len(), "route"),
         ]
         .join(", ")
+    }
+
+    /// Logs the warnings, the first 100 of them.
+    pub fn log_warnings(&self) {
+        let (told, untold) = self.warnings.split_at(self.warnings.len().min(100));
+        told.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if !untold.is_empty() {
+            tracing::warn!("{} more warnings; `isochrone check` shows them all", untold.len());
+        }
     }
 
     /// What is probed.

@@ -1,6 +1,6 @@
 //! Zones compiled for answering: every RRset encoded, every name in a tree, cuts and wildcards marked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     content::{RrSet as PlainRrSet, ZoneContent},
@@ -96,12 +96,11 @@ impl ZoneTable {
     pub fn compile(contents: &[ZoneContent]) -> ZoneTable {
         let mut table = ZoneTable::default();
         let mut first_route = 0;
-        for content in contents {
+        let children = children(contents);
+        for (content, children) in contents.iter().zip(&children) {
             let node = table.apexes.insert(&content.origin, 0);
             table.zone_at.resize(table.apexes.node_count(), None);
             table.zone_at[node.index()] = Some(table.zones.len() as u32);
-            let children = contents.iter().map(|other| &other.origin);
-            let children = children.filter(|other| *other != &content.origin && other.is_within(&content.origin));
             table.zones.push(Zone::compile(content, children, first_route));
             first_route += content.routes.len() as u32;
         }
@@ -136,7 +135,7 @@ impl ZoneTable {
 impl Zone {
     /// `children` are the apexes of other zones below this one: the names exist here, too, though they are answered there (a DS
     /// for them is asked of this zone, and a name between the two is an empty non-terminal).
-    fn compile<'c>(content: &ZoneContent, children: impl Iterator<Item = &'c Name>, first_route: u32) -> Zone {
+    fn compile(content: &ZoneContent, children: &[&Name], first_route: u32) -> Zone {
         let apex_labels = content.origin.label_count();
         let mut tree = LabelTree::default();
         let mut nodes: Vec<Node> = Vec::new();
@@ -227,6 +226,19 @@ fn negative_soa(content: &ZoneContent) -> (Fragment, u32) {
     })
 }
 
+/// For each zone the apexes of the zones right below it: those that no third zone stands between.
+fn children(contents: &[ZoneContent]) -> Vec<Vec<&Name>> {
+    let at: HashMap<&Name, usize> = contents.iter().enumerate().map(|(n, content)| (&content.origin, n)).collect();
+    let mut children = vec![Vec::new(); contents.len()];
+    for content in contents {
+        let mut above = std::iter::successors(content.origin.parent(), Name::parent);
+        if let Some(parent) = above.find_map(|name| at.get(&name).copied()) {
+            children[parent].push(&content.origin);
+        }
+    }
+    children
+}
+
 /// Tells every name which of its children is its wildcard. `*` may stand anywhere in an owner (RFC 4592 §2.1.3).
 fn link_wildcards(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], apex_labels: usize) {
     let owners = content.rrsets.iter().map(|r| &r.owner).chain(content.routes.iter().map(|r| &r.owner));
@@ -253,7 +265,8 @@ fn add_cuts(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], apex_la
         }
     }
     for ns in content.rrsets.iter().filter(|r| r.rtype == rtype::NS && r.owner != content.origin) {
-        let ds = content.rrsets.iter().find(|r| r.rtype == rtype::DS && r.owner == ns.owner);
+        let ds = content.rrsets.binary_search_by(|r| (&r.owner, r.rtype).cmp(&(&ns.owner, rtype::DS)));
+        let ds = ds.ok().map(|at| &content.rrsets[at]);
         let (mut inside, mut beside) = (Vec::new(), Vec::new());
         for server in ns.rdatas.iter().filter_map(|rdata| Name::from_wire(rdata).ok()) {
             let list = if server.is_within(&ns.owner) { &mut inside } else { &mut beside };
