@@ -427,6 +427,8 @@ records = """
 * A 192.0.2.7
 d1 DNAME d2
 d2 DNAME d1
+s.e DNAME e
+x.e A 192.0.2.8
 """
 [zones."child.between.example.com"]
 nameservers = ["ns1.example.net.", "ns2.example.net."]
@@ -444,6 +446,11 @@ nameservers = ["ns1.example.net.", "ns2.example.net."]
     assert!(missing.text().starts_with("3 aa |  | child.between.example.com. "), "{}", missing.text());
     // Two DNAMEs that point at each other are given once each.
     assert_eq!(fixture.ask(&Ask::new("x.d1.example.com", "A")).message.answers.len(), 4);
+    // One that makes names shorter comes to an end: x.s.s.e, x.s.e, x.e.
+    let shorter = fixture.ask(&Ask::new("x.s.s.e.example.com", "A"));
+    assert_eq!((shorter.message.answers.len(), shorter.addresses()), (5, vec!["192.0.2.8".to_string()]));
+    // A question for CNAME gets the one that the DNAME stands for, and is not taken further.
+    assert_eq!(fixture.ask(&Ask::new("x.s.s.e.example.com", "CNAME")).message.answers.len(), 2);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl<'s> Reply<'_, 's> {
     pub fn resolve(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
-        let mut dnames: [Option<&'s RrSet>; CHAIN_MAX] = [None; CHAIN_MAX];
+        let mut dnames: [Option<(&'s RrSet, usize)>; CHAIN_MAX] = [None; CHAIN_MAX]; // and how long the renamed names were
         let mut storage;
         let mut owner = Owner { name: &question.name, at: QNAME_AT };
         for hop in 0..=CHAIN_MAX {
@@ -75,18 +75,23 @@ impl<'s> Reply<'_, 's> {
                     self.referral(cut, self.suffix_at(&owner, labels))?;
                     Step::Done(Rcode::NoError)
                 }
+                // The same DNAME again for a name that has not become shorter: a loop, and the chain so far is the answer.
                 Found::Dname { rrset, .. }
-                    if dnames[..hop].iter().any(|seen| seen.is_some_and(|s| std::ptr::eq(s, rrset))) =>
+                    if dnames[..hop]
+                        .iter()
+                        .flatten()
+                        .any(|(seen, len)| std::ptr::eq(*seen, rrset) && owner.name.as_wire().len() >= *len) =>
                 {
-                    Step::Done(Rcode::NoError) // a loop: the chain so far is the answer
+                    Step::Done(Rcode::NoError)
                 }
                 Found::Dname { rrset, labels } => match self.dname(rrset, labels, &owner)? {
                     Err(rcode) => Step::Done(rcode),
-                    Ok((target, at)) if self.is_here(&target) => {
+                    // A question for the CNAME has its answer, as with one that is written in the zone.
+                    Ok((target, at)) if question.qtype != rtype::CNAME && self.is_here(&target) => {
                         if hop == CHAIN_MAX {
                             return Ok(Rcode::NoError);
                         }
-                        dnames[hop] = Some(rrset);
+                        dnames[hop] = Some((rrset, owner.name.as_wire().len()));
                         storage = target;
                         owner = Owner { name: &storage, at };
                         continue;
