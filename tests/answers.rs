@@ -102,7 +102,7 @@ fn zone() -> Fixture {
 #[test]
 fn static_names_are_answered_by_the_book() {
     let mut fixture = zone();
-    let negative = format!("example.com. 60 SOA {SOA} SERIAL 7200 3600 1209600 60");
+    let negative = format!("example.com. 60 SOA {SOA} SERIAL 14400 3600 1209600 60");
     let cases = [
         ("www.example.com", "A", "0 aa | www.example.com. 300 A 192.0.2.80 |  | ".to_string()),
         ("www.example.com", "AAAA", format!("0 aa |  | {negative} | ")),

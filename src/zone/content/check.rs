@@ -192,7 +192,7 @@ fn outside(subject: &Subject<'_>, sets: &[Set], findings: &mut Findings) {
 /// The apex needs its SOA and NS records.
 fn check_apex(subject: &Subject<'_>, problems: &mut Vec<Problem>) {
     let apex = subject.at(&subject.zone.origin);
-    for (rtype, example) in [(types::SOA, "ns1 hostmaster 1 7200 3600 1209600 60"), (types::NS, "ns1.example.net.")] {
+    for (rtype, example) in [(types::SOA, "ns1 hostmaster 1 14400 3600 1209600 60"), (types::NS, "ns1.example.net.")] {
         if !subject.unread && !apex.iter().any(|set| set.rtype == rtype) {
             let message = format!("the zone `{}` has no {} record", subject.zone.origin, Shown(rtype));
             let help = format!("give its `nameservers`, or write `@ {} {example}` into its records", Shown(rtype));
@@ -260,6 +260,8 @@ fn check_set(subject: &Subject<'_>, structure: &Structure<'_>, set: &Set, findin
 /// True for what belongs to a delegation: its own records, and addresses, which may be glue.
 fn may_stand(set: &Set, cover: Cover<'_>) -> bool {
     match set.rtype {
+        // What stands at a wildcard answers for the names that it covers, with NS records there or without.
+        _ if set.owner.is_wildcard() && matches!(cover, Cover::Cut(top) if top == set.owner.as_wire()) => true,
         types::A | types::AAAA => true,
         types::NS | types::DS | types::NSEC | types::RRSIG => cover.top() == set.owner.as_wire(),
         // Beside a delegation it is reported as an alias beside data.
