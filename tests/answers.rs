@@ -427,6 +427,7 @@ records = """
 * A 192.0.2.7
 d1 DNAME d2
 d2 DNAME d1
+to-child CNAME child.between
 s.e DNAME e
 x.e A 192.0.2.8
 """
@@ -438,6 +439,8 @@ nameservers = ["ns1.example.net.", "ns2.example.net."]
     let child = "child.between.example.com";
     let ds = fixture.ask(&Ask::new(child, "DS"));
     assert!(ds.text().starts_with("0 aa |  | example.com. "), "the parent says that there is none: {}", ds.text());
+    let ds = fixture.ask(&Ask::new("to-child.example.com", "DS"));
+    assert_eq!((ds.message.answers.len(), ds.message.authorities.len()), (1, 1), "and so it does behind an alias");
     let between = fixture.ask(&Ask::new("between.example.com", "A"));
     assert!(between.text().starts_with("0 aa |  | example.com. "), "an empty non-terminal: {}", between.text());
     assert_eq!(fixture.ask(&Ask::new("other.example.com", "A")).addresses(), ["192.0.2.7"]);

@@ -87,7 +87,7 @@ impl<'s> Reply<'_, 's> {
                 Found::Dname { rrset, labels } => match self.dname(rrset, labels, &owner)? {
                     Err(rcode) => Step::Done(rcode),
                     // A question for the CNAME has its answer, as with one that is written in the zone.
-                    Ok((target, at)) if question.qtype != rtype::CNAME && self.is_here(&target) => {
+                    Ok((target, at)) if question.qtype != rtype::CNAME && self.is_here(&target, question.qtype) => {
                         if hop == CHAIN_MAX {
                             return Ok(Rcode::NoError);
                         }
@@ -105,7 +105,7 @@ impl<'s> Reply<'_, 's> {
                     let next = QName::from_name(target);
                     let is_loop = chain[..hop.min(CHAIN_MAX)].contains(&Some(target))
                         || next.as_wire() == question.name.as_wire();
-                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next) {
+                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next, question.qtype) {
                         return Ok(Rcode::NoError);
                     }
                     chain[hop] = Some(target);
@@ -117,9 +117,9 @@ impl<'s> Reply<'_, 's> {
         Ok(Rcode::NoError)
     }
 
-    /// True when a name is for this zone to answer, and not for another one that is served here, too.
-    fn is_here(&self, name: &QName) -> bool {
-        self.snapshot.zones.find(name, rtype::A).is_some_and(|zone| std::ptr::eq(zone, self.zone))
+    /// True when such a question is for this zone to answer, and not for another one that is served here, too.
+    fn is_here(&self, name: &QName, qtype: u16) -> bool {
+        self.snapshot.zones.find(name, qtype).is_some_and(|zone| std::ptr::eq(zone, self.zone))
     }
 
     /// Where the last `labels` labels of a name stand in the message. Names written by us are literal down to the apex.
