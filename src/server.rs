@@ -162,6 +162,7 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
+    world.log_warnings();
     let shown = |list: &[SocketAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     // Those that are not served are left out of the line.
     let [dot, doq, doh] = ready.encrypted.each_ref().map(|list| Some(shown(list)).filter(|text| !text.is_empty()));
@@ -337,6 +338,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
             serving.set_limits(&world.config.server.limits);
             let world = Arc::new(world);
             live.take_up(world.clone(), prober);
+            world.log_warnings();
             tracing::info!("reloaded: {}", world.summary());
             return true;
         }

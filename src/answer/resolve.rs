@@ -88,6 +88,23 @@ struct Owner<'n> {
     at: usize,
 }
 
+/// A name that a DNAME has been applied to.
+#[derive(Clone, Copy)]
+struct Renamed<'s> {
+    by: &'s RrSet,
+    /// Length of the name before.
+    len: usize,
+    /// Where the new name stands in the message, without compression.
+    target_at: usize,
+}
+
+impl Renamed<'_> {
+    /// True when the same DNAME would rename a name that has not become shorter: it would do so for ever.
+    fn repeats(&self, rrset: &RrSet, name: &QName) -> bool {
+        std::ptr::eq(self.by, rrset) && name.len() >= self.len
+    }
+}
+
 /// Where the answer goes on.
 enum Step<'s> {
     /// Nowhere: this is the response code.
@@ -107,7 +124,7 @@ impl<'s> Reply<'_, 's> {
     fn follow(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
-        let mut dnames: [Option<&'s RrSet>; CHAIN_MAX] = [None; CHAIN_MAX];
+        let mut renamed: [Option<Renamed<'s>>; CHAIN_MAX] = [None; CHAIN_MAX];
         let mut storage;
         let mut owner = Owner { name: &question.name, at: QNAME_AT };
         for hop in 0..=CHAIN_MAX {
@@ -132,32 +149,36 @@ impl<'s> Reply<'_, 's> {
                     self.referral(cut, &owner, labels)?;
                     Step::Done(Rcode::NoError)
                 }
-                Found::Dname { rrset, .. }
-                    if dnames[..hop].iter().any(|seen| seen.is_some_and(|s| std::ptr::eq(s, rrset))) =>
-                {
-                    Step::Done(Rcode::NoError) // a loop: the chain so far is the answer
+                // The same DNAME again for a name that has not become shorter: a loop, and the chain so far is the answer.
+                Found::Dname { rrset, .. } if renamed[..hop].iter().flatten().any(|r| r.repeats(rrset, owner.name)) => {
+                    Step::Done(Rcode::NoError)
                 }
-                Found::Dname { rrset, labels, .. } => match self.dname(rrset, labels, &owner)? {
-                    Err(rcode) => Step::Done(rcode),
-                    Ok((target, at)) if self.is_here(&target) => {
-                        if hop == CHAIN_MAX {
-                            return Ok(Rcode::NoError);
+                Found::Dname { rrset, labels, .. } => {
+                    let is_written = renamed[..hop].iter().flatten().any(|r| std::ptr::eq(r.by, rrset));
+                    match self.dname(rrset, labels, &owner, is_written)? {
+                        Err(rcode) => Step::Done(rcode),
+                        // A question for the CNAME has its answer, as with one that is written in the zone.
+                        Ok((target, target_at))
+                            if hop < CHAIN_MAX
+                                && question.qtype != rtype::CNAME
+                                && self.is_here(&target, question.qtype)
+                                && !self.was_here(&target, question, &chain, &renamed) =>
+                        {
+                            renamed[hop] = Some(Renamed { by: rrset, len: owner.name.len(), target_at });
+                            storage = target;
+                            owner = Owner { name: &storage, at: target_at };
+                            continue;
                         }
-                        dnames[hop] = Some(rrset);
-                        storage = target;
-                        owner = Owner { name: &storage, at };
-                        continue;
+                        Ok(_) => Step::Done(Rcode::NoError),
                     }
-                    Ok(_) => Step::Done(Rcode::NoError),
-                },
+                }
             };
             match step {
                 Step::Done(rcode) => return Ok(rcode),
                 Step::Follow(target, at) => {
                     let next = QName::from_name(target);
-                    let is_loop = chain[..hop.min(CHAIN_MAX)].contains(&Some(target))
-                        || next.as_wire() == question.name.as_wire();
-                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next) {
+                    let is_loop = self.was_here(&next, question, &chain, &renamed);
+                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next, question.qtype) {
                         return Ok(Rcode::NoError);
                     }
                     chain[hop] = Some(target);
@@ -179,9 +200,16 @@ impl<'s> Reply<'_, 's> {
         }
     }
 
-    /// True when a name is for this zone to answer, and not for another one that is served here, too.
-    fn is_here(&self, name: &QName) -> bool {
-        self.snapshot.zones.find(name, rtype::A).is_some_and(|zone| std::ptr::eq(zone, self.zone))
+    /// True when such a question is for this zone to answer, and not for another one that is served here, too.
+    fn is_here(&self, name: &QName, qtype: u16) -> bool {
+        self.snapshot.zones.find(name, qtype).is_some_and(|zone| std::ptr::eq(zone, self.zone))
+    }
+
+    /// True when the answer has been at this name before.
+    fn was_here(&self, name: &QName, question: &Question, chain: &Chain<'s>, renamed: &[Option<Renamed<'s>>]) -> bool {
+        name.as_wire() == question.name.as_wire()
+            || chain.iter().flatten().any(|seen| seen.as_wire() == name.as_wire())
+            || renamed.iter().flatten().any(|seen| self.writer.holds(seen.target_at, name.as_wire()))
     }
 
     /// Where the last `labels` labels of a name stand in the message. Names written by us are literal down to the apex.
@@ -300,10 +328,19 @@ impl<'s> Reply<'_, 's> {
         Ok(())
     }
 
-    /// The DNAME and the CNAME that it stands for (RFC 6672 §3.1); the target and where it stands, or YXDOMAIN.
-    fn dname(&mut self, rrset: &RrSet, labels: usize, owner: &Owner) -> Result<Result<(QName, usize), Rcode>, Full> {
-        let dname_at = self.suffix_at(owner, labels);
-        self.put(rrset, &Owner { name: owner.name, at: dname_at })?;
+    /// The DNAME, unless it is written already, and the CNAME that it stands for (RFC 6672 §3.1); the target and where it
+    /// stands, or YXDOMAIN.
+    fn dname(
+        &mut self,
+        rrset: &RrSet,
+        labels: usize,
+        owner: &Owner,
+        is_written: bool,
+    ) -> Result<Result<(QName, usize), Rcode>, Full> {
+        if !is_written {
+            let dname_at = self.suffix_at(owner, labels);
+            self.put(rrset, &Owner { name: owner.name, at: dname_at })?;
+        }
         let Some(target) = rrset.target.as_ref().and_then(|to| owner.name.substitute(labels, to)) else {
             return Ok(Err(Rcode::YxDomain));
         };

@@ -68,6 +68,16 @@ impl Problem {
         self
     }
 
+    /// On one line: `file:line:column: message (remedy)`.
+    pub fn brief(&self) -> String {
+        let place = self.spot.as_ref().map_or_else(String::new, |spot| {
+            let (line, column) = spot.line_column();
+            format!("{}:{line}:{column}: ", spot.source.name)
+        });
+        let remedy = self.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
+        printable(&format!("{place}{}{remedy}", self.message)).into_owned()
+    }
+
     /// Drawn as the compilers of this age do: message, `file:line:column`, the line, a caret, the remedy. Control characters of
     /// the text are made visible, so that a file cannot speak to the terminal.
     fn render(&self, renderer: &Renderer) -> String {
@@ -217,6 +227,13 @@ error: not a number
 
 1 error in a.toml";
         assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn a_problem_fits_on_one_line() {
+        let told = problem(&source("a\nb c\n"), 4..5, "not\na number").with_help("write a number").brief();
+        assert_eq!(told, "a.toml:2:3: not\\na number (write a number)");
+        assert_eq!(Problem::new("nowhere").brief(), "nowhere");
     }
 
     #[test]

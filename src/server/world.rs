@@ -42,6 +42,8 @@ pub struct World {
     pub zones: Arc<ZoneTable>,
     /// What they were compiled from, in file order; the RRsets of the signed ones alone, which are signed again.
     pub contents: Vec<ZoneContent>,
+    /// What the zones say that is served otherwise than their authors may think, one line each.
+    pub warnings: Vec<String>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
     /// Secrets of the server cookies, where they come from a file.
@@ -99,6 +101,7 @@ impl World {
         Ok(World {
             path: path.to_owned(),
             zones: Arc::new(ZoneTable::compile(&contents, unix_s(SystemTime::now()))),
+            warnings: contents.iter().flat_map(|content| &content.warnings).map(Problem::brief).collect(),
             contents: keep_signed(contents),
             targets: Targets::new(plan.targets.clone()),
             plan: Arc::new(plan),
@@ -121,6 +124,15 @@ impl World {
             count(self.plan.routes.len(), "route"),
         ]
         .join(", ")
+    }
+
+    /// Logs the warnings, the first 100 of them.
+    pub fn log_warnings(&self) {
+        let (told, untold) = self.warnings.split_at(self.warnings.len().min(100));
+        told.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if !untold.is_empty() {
+            tracing::warn!("{} more warnings; `isochrone check` shows them all", untold.len());
+        }
     }
 
     /// What is probed.

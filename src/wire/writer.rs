@@ -91,6 +91,11 @@ impl<'b> Writer<'b> {
         self.at
     }
 
+    /// True when `bytes` were written at offset `at`.
+    pub fn holds(&self, at: usize, bytes: &[u8]) -> bool {
+        self.buf[..self.at].get(at..).is_some_and(|rest| rest.starts_with(bytes))
+    }
+
     /// Keeps `len` bytes free for the OPT record.
     pub fn reserve(&mut self, len: usize) {
         self.limit = self.limit.saturating_sub(len);

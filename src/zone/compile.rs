@@ -381,7 +381,8 @@ fn add_cuts(content: &ZoneContent, tree: &LabelTree, nodes: &mut [Node], apex_la
         }
     }
     for ns in content.rrsets.iter().filter(|r| r.rtype == rtype::NS && r.owner != content.origin) {
-        let ds = content.rrsets.iter().find(|r| r.rtype == rtype::DS && r.owner == ns.owner);
+        let ds = content.rrsets.binary_search_by(|r| (&r.owner, r.rtype).cmp(&(&ns.owner, rtype::DS)));
+        let ds = ds.ok().map(|at| &content.rrsets[at]);
         let (mut inside, mut beside) = (Vec::new(), Vec::new());
         for server in ns.rdatas.iter().filter_map(|rdata| Name::from_wire(rdata).ok()) {
             let list = if server.is_within(&ns.owner) { &mut inside } else { &mut beside };

@@ -1,4 +1,5 @@
-//! What may not stand together in a zone: aliases beside data, data under a delegation or a DNAME, routes beside records.
+//! What may not stand together in a zone: aliases beside data, routes beside records or under a delegation. Records that no
+//! question can reach (under a delegation or a DNAME, outside the zone) are told and left out, as other servers load them, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -79,13 +80,25 @@ impl<'a> Structure<'a> {
             .last()
     }
 
-    /// A DNAME above `name`, which lies in this zone.
+    /// The highest DNAME above `name`, which lies in this zone, unless a delegation or zone hides that DNAME itself.
     fn dname_above<'n>(&self, name: &'n Name) -> Option<&'n [u8]> {
         if self.dnames.is_empty() {
             return None;
         }
         let above = suffixes(name.as_wire()).skip(1).take_while(|s| s.len() >= self.apex.len());
-        above.filter(|s| self.dnames.contains(s)).last()
+        let dname = above.filter(|s| self.dnames.contains(s)).last()?;
+        self.cover(name).is_none_or(|cover| cover.top().len() > dname.len()).then_some(dname)
+    }
+
+    /// True for the apex of another zone of the configuration, or a name below one.
+    pub fn is_zone(&self, name: &Name) -> bool {
+        matches!(self.cover(name), Some(Cover::Zone(_)))
+    }
+
+    /// True when a delegation, another zone or a DNAME takes the set away from this zone's own data, and it is not one that
+    /// stands there for the sake of that delegation.
+    pub fn hides(&self, set: &Set) -> bool {
+        self.dname_above(&set.owner).is_some() || self.cover(&set.owner).is_some_and(|cover| !may_stand(set, cover))
     }
 }
 
@@ -136,36 +149,50 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Appends everything that is wrong.
-pub fn check(subject: &Subject<'_>, problems: &mut Vec<Problem>) {
-    let structure = Structure::of(subject);
-    check_apex(subject, problems);
-    for owner in subject.sets.chunk_by(|a, b| a.owner == b.owner) {
-        if !owner[0].owner.is_within(&subject.zone.origin) {
-            outside(subject, owner, problems);
-            continue;
-        }
-        check_owner(owner, problems);
-        for set in owner {
-            check_set(subject, &structure, set, problems);
-        }
-    }
-    check_routes(subject, &structure, problems);
-    servers::check(subject, &structure, problems);
+/// What an examination finds.
+#[derive(Default)]
+pub struct Findings {
+    /// What keeps the zone from being served.
+    pub problems: Vec<Problem>,
+    /// What is served otherwise than its author may think.
+    pub warnings: Vec<Problem>,
+    /// For each set: no question can reach it, and it must not be served.
+    pub hidden: Vec<bool>,
 }
 
-fn outside(subject: &Subject<'_>, sets: &[Set], problems: &mut Vec<Problem>) {
+/// Finds everything that is wrong or odd.
+pub fn check(subject: &Subject<'_>) -> Findings {
+    let structure = Structure::of(subject);
+    let mut findings = Findings::default();
+    check_apex(subject, &mut findings.problems);
+    for owner in subject.sets.chunk_by(|a, b| a.owner == b.owner) {
+        if !owner[0].owner.is_within(&subject.zone.origin) {
+            outside(subject, owner, &mut findings);
+            continue;
+        }
+        check_owner(owner, &mut findings.problems);
+        for set in owner {
+            check_set(subject, &structure, set, &mut findings);
+        }
+    }
+    check_routes(subject, &structure, &mut findings.problems);
+    servers::check(subject, &structure, &mut findings);
+    findings
+}
+
+fn outside(subject: &Subject<'_>, sets: &[Set], findings: &mut Findings) {
     let origin = &subject.zone.origin;
     for set in sets {
-        let message = format!("`{}` lies outside the zone `{origin}`", set.owner);
-        problems.push(problem(set.spot(), message, "only names that end in the zone's own may stand in it"));
+        let message = format!("`{}` lies outside the zone `{origin}` and is left out", set.owner);
+        findings.warnings.push(problem(set.spot(), message, "only names that end in the zone's own may stand in it"));
+        findings.hidden.push(true);
     }
 }
 
 /// The apex needs its SOA and NS records.
 fn check_apex(subject: &Subject<'_>, problems: &mut Vec<Problem>) {
     let apex = subject.at(&subject.zone.origin);
-    for (rtype, example) in [(types::SOA, "ns1 hostmaster 1 7200 3600 1209600 60"), (types::NS, "ns1.example.net.")] {
+    for (rtype, example) in [(types::SOA, "ns1 hostmaster 1 14400 3600 1209600 60"), (types::NS, "ns1.example.net.")] {
         if !subject.unread && !apex.iter().any(|set| set.rtype == rtype) {
             let message = format!("the zone `{}` has no {} record", subject.zone.origin, Shown(rtype));
             let help = format!("give its `nameservers`, or write `@ {} {example}` into its records", Shown(rtype));
@@ -197,8 +224,9 @@ fn check_owner(sets: &[Set], problems: &mut Vec<Problem>) {
 }
 
 /// One RRset's place in the zone's structure.
-fn check_set(subject: &Subject<'_>, structure: &Structure<'_>, set: &Set, problems: &mut Vec<Problem>) {
+fn check_set(subject: &Subject<'_>, structure: &Structure<'_>, set: &Set, findings: &mut Findings) {
     let (owner, rtype) = (&set.owner, set.rtype);
+    let Findings { problems, warnings, hidden } = findings;
     if rtype == types::SOA && *owner != subject.zone.origin {
         let message = format!("a SOA at `{owner}`, which is not the apex `{}`", subject.zone.origin);
         problems.push(problem(
@@ -209,11 +237,8 @@ fn check_set(subject: &Subject<'_>, structure: &Structure<'_>, set: &Set, proble
     }
     if owner.is_wildcard() && matches!(rtype, types::NS | types::DNAME) {
         let message = format!("{} at the wildcard `{owner}`", Shown(rtype));
-        problems.push(problem(
-            set.spot(),
-            message,
-            "what a wildcard would mean there is not defined (RFC 4592); name each owner",
-        ));
+        let help = "what a wildcard means there is not defined (RFC 4592 §4.2 and §4.4); name each owner";
+        warnings.push(problem(set.spot(), message, help));
     }
     if set.wire_len() > RRSET_WIRE_MAX {
         let message = format!("the {} records of `{owner}` take {} bytes", Shown(rtype), set.wire_len());
@@ -223,21 +248,25 @@ fn check_set(subject: &Subject<'_>, structure: &Structure<'_>, set: &Set, proble
             format!("at most {RRSET_WIRE_MAX} fit into one answer; remove some"),
         ));
     }
+    hidden.push(structure.hides(set));
     if let Some(dname) = structure.dname_above(owner) {
-        let message = format!("`{owner}` lies below the DNAME at `{}`", shown(dname));
-        problems.push(problem(set.spot(), message, "that DNAME renames all names below it; remove it or this record"));
-        return;
+        let message = format!("`{owner}` lies below the DNAME at `{}` and is left out", shown(dname));
+        warnings.push(problem(set.spot(), message, "that DNAME renames all names below it; remove it or this record"));
+    } else if let Some(cover) = structure.cover(owner).filter(|cover| !may_stand(set, *cover)) {
+        warnings.push(covered(set.spot(), cover, &format!("{} of `{owner}`", Shown(rtype))));
     }
-    let Some(cover) = structure.cover(owner) else { return };
-    let may_stand = match rtype {
+}
+
+/// True for what belongs to a delegation: its own records, and addresses, which may be glue.
+fn may_stand(set: &Set, cover: Cover<'_>) -> bool {
+    match set.rtype {
+        // What stands at a wildcard answers for the names that it covers, with NS records there or without.
+        _ if set.owner.is_wildcard() && matches!(cover, Cover::Cut(top) if top == set.owner.as_wire()) => true,
         types::A | types::AAAA => true,
-        types::NS | types::DS | types::NSEC | types::RRSIG => cover.top() == owner.as_wire(),
+        types::NS | types::DS | types::NSEC | types::RRSIG => cover.top() == set.owner.as_wire(),
         // Beside a delegation it is reported as an alias beside data.
-        types::CNAME => matches!(cover, Cover::Cut(top) if top == owner.as_wire()),
+        types::CNAME => matches!(cover, Cover::Cut(top) if top == set.owner.as_wire()),
         _ => false,
-    };
-    if !may_stand {
-        problems.push(covered(set.spot(), cover, &format!("{} of `{owner}`", Shown(rtype))));
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
 pub struct ZoneContent {
     /// The apex.
     pub origin: Name,
-    /// All static RRsets, sorted by owner (bytes of the wire form) and type; among them one SOA and one NS RRset at the apex.
+    /// All static RRsets that a question can reach and the addresses below delegations, sorted by owner (bytes of the wire form) and type; among them one SOA and one NS RRset at the apex.
     pub rrsets: Vec<RrSet>,
     /// Where the zone's routes stand, in file order.
     pub routes: Vec<ContentRoute>,
@@ -40,7 +40,13 @@ pub struct ZoneContent {
     pub serial: u32,
     /// What it is signed with; `None`: it is not signed.
     pub keys: Option<Arc<ZoneKeys>>,
+    /// What is served otherwise than its author may think, in the order of the text; at most [`WARNINGS_MAX`], the last
+    /// of which says how many more there are.
+    pub warnings: Vec<Problem>,
 }
+
+/// Most warnings that are kept of one zone.
+pub const WARNINGS_MAX: usize = 20;
 
 /// The records of one owner and type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,15 +116,18 @@ fn gather_zone(
     let keys = keys::read(zone, &mut records, &mut found);
     let routes = zone.routes.iter().enumerate().map(|(n, route)| content_route(config, n, route, &mut found)).collect();
     let sets = group(records);
-    check::check(&check::Subject { config, zone, origins, sets: &sets, unread }, &mut found);
+    let findings = check::check(&check::Subject { config, zone, origins, sets: &sets, unread });
+    found.extend(findings.problems);
     if !found.is_empty() {
         sort_by_place(&mut found);
         found.truncate(file::PROBLEMS_MAX + 1);
         problems.append(&mut found);
         return None;
     }
-    let rrsets = sets.into_iter().map(Set::into_rrset).collect();
-    Some((ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial: 0, keys }, has_own_soa))
+    let visible = sets.into_iter().zip(findings.hidden).filter(|(_, hidden)| !hidden);
+    let rrsets = visible.map(|(set, _)| set.into_rrset()).collect();
+    let warnings = bounded(findings.warnings);
+    Some((ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial: 0, keys, warnings }, has_own_soa))
 }
 
 fn content_route(config: &Config, number: usize, route: &Route, problems: &mut Vec<Problem>) -> ContentRoute {
@@ -151,6 +160,17 @@ fn route_types(config: &Config, route: &Route) -> Vec<u16> {
     types.sort_unstable();
     types.dedup();
     types
+}
+
+/// The first warnings in the order of the text, and a word on the rest.
+fn bounded(mut warnings: Vec<Problem>) -> Vec<Problem> {
+    sort_by_place(&mut warnings);
+    let more = warnings.len().saturating_sub(WARNINGS_MAX);
+    warnings.truncate(WARNINGS_MAX);
+    if let Some(last) = warnings.last_mut().filter(|_| more > 0) {
+        last.message += &format!(" (and {more} more of this zone)");
+    }
+    warnings
 }
 
 /// An RRset whose records still know where they stand.

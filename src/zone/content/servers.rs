@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use super::{
     Set,
-    check::{Cover, Structure, Subject, problem, suffixes},
+    check::{Findings, Structure, Subject, problem, suffixes},
 };
-use crate::{config::report::Problem, wire::Name, zone::rdata::types};
+use crate::{wire::Name, zone::rdata::types};
 
 /// What a query for a name server's address would find.
 enum Found {
@@ -15,14 +15,14 @@ enum Found {
     Nothing,
 }
 
-/// Appends a problem for every NS record whose server lies in the zone and has no address there, or is an alias (RFC 2181
-/// §10.3).
-pub fn check(subject: &Subject<'_>, structure: &Structure<'_>, problems: &mut Vec<Problem>) {
+/// Tells of every NS record whose server lies in the zone and has no address there, or is an alias (RFC 2181 §10.3): a problem
+/// where the configuration names that server, a warning where a record does, since other servers load such zones.
+pub fn check(subject: &Subject<'_>, structure: &Structure<'_>, findings: &mut Findings) {
     let mut names = Names { subject, existing: None };
     let apex = &subject.zone.origin;
     for set in subject.sets.iter().filter(|set| set.rtype == types::NS && set.owner.is_within(apex)) {
-        // Another zone of the configuration answers at and below its apex, so nobody ever sees this delegation.
-        if matches!(structure.cover(&set.owner), Some(Cover::Zone(_))) {
+        // Nobody ever sees a hidden delegation, nor one to another zone of the configuration.
+        if structure.hides(set) || structure.is_zone(&set.owner) {
             continue;
         }
         for (rdata, spot) in &set.records {
@@ -41,7 +41,11 @@ pub fn check(subject: &Subject<'_>, structure: &Structure<'_>, problems: &mut Ve
                     (format!("the name server `{target}` has no address in this zone"), remedy(subject, &target))
                 }
             };
-            problems.push(problem(spot, message, help));
+            let list = match *spot == subject.zone.spot {
+                true => &mut findings.problems,
+                false => &mut findings.warnings,
+            };
+            list.push(problem(spot, message, help));
         }
     }
 }

@@ -11,8 +11,9 @@ use crate::{
 
 /// TTL of everything synthesised, in seconds.
 const TTL_S: u32 = 3_600;
-/// SOA timers, in seconds, as RIPE-203 recommends for small and stable zones.
-const REFRESH_S: u32 = 7_200;
+/// SOA timers, in seconds. Nothing here is transferred, so they matter to health checkers alone; these lie within the bounds of
+/// RFC 1912 §2.2 and of those checkers: refresh 4 hours or more and a multiple of retry, retry 1 hour or more, expire 2 to 4 weeks.
+const REFRESH_S: u32 = 14_400;
 const RETRY_S: u32 = 3_600;
 const EXPIRE_S: u32 = 1_209_600;
 /// How far from the end of SOA data the serial stands: five numbers of four bytes.

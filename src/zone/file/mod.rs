@@ -1,7 +1,8 @@
-//! Zone-file text → records: the whole master-file format of RFC 1035 §5 with `$TTL` (RFC 2308 §4) and unknown types
-//! (RFC 3597 §5). Every problem is reported with its place, and reading goes on at the next record. Knows nothing of what a
+//! Zone-file text → records: the whole master-file format of RFC 1035 §5 with `$TTL` (RFC 2308 §4), unknown types
+//! (RFC 3597 §5) and BIND's `$GENERATE`. Every problem is reported with its place, and reading goes on at the next record. Knows nothing of what a
 //! zone must or must not hold; `content` does.
 
+mod generate;
 mod include;
 #[cfg(test)]
 mod tests;
@@ -148,13 +149,10 @@ impl Reader<'_> {
             "$ORIGIN" => "$ORIGIN name",
             "$TTL" => "$TTL seconds",
             "$INCLUDE" => "$INCLUDE file [origin]",
-            "$GENERATE" => {
-                return Err(Fault::new(entry.tokens[0].span(), "`$GENERATE` is not part of the zone-file standard")
-                    .help("write the records out, or use a wildcard"));
-            }
+            "$GENERATE" => return self.read_generate(entry, scope),
             _ => {
                 return Err(Fault::new(entry.tokens[0].span(), format!("`{directive}` is not a directive"))
-                    .help("the directives are `$ORIGIN`, `$TTL` and `$INCLUDE`; an owner that begins with `$` is written `\\$`"));
+                    .help("the directives are `$ORIGIN`, `$TTL`, `$INCLUDE` and `$GENERATE`; an owner that begins with `$` is written `\\$`"));
             }
         };
         let usage_help = format!("write `{usage}`");
@@ -188,6 +186,42 @@ impl Reader<'_> {
         let inner = Scope { origin, ttl_s: scope.ttl_s, last_ttl_s: scope.last_ttl_s, last_owner: None };
         self.read_source(&Arc::new(source), range, inner);
         self.includes.close();
+        Ok(())
+    }
+
+    /// Reads the line once for each number; the records and faults have the place of the whole line.
+    fn read_generate(&mut self, entry: Entry<'_>, scope: &mut Scope) -> Result<(), Fault> {
+        let usage = "write `$GENERATE 1-254 host$ A 192.0.2.$`";
+        if entry.tokens.len() < 5 {
+            return Err(entry.missing("`$GENERATE` needs a range, an owner, a type and its data").help(usage));
+        }
+        let numbers = generate::range(entry.text(1))
+            .map_err(|error| Fault::new(entry.tokens[1].span(), error.to_string()).help(error.help()))?;
+        let (mut line, mut tokens) = (String::new(), Vec::new());
+        for number in numbers {
+            line.clear();
+            for token in &entry.tokens[2..] {
+                let quote = if token.shape == Shape::Quoted { "\"" } else { "" };
+                line.push_str(quote);
+                generate::substitute(token.text(&entry.source.text), number, &mut line)
+                    .map_err(|error| Fault::new(token.span(), error.to_string()).help(error.help()))?;
+                line.push_str(quote);
+                line.push(' ');
+            }
+            let range = 0..line.len();
+            let source = Arc::new(Source { name: entry.source.name.clone(), text: std::mem::take(&mut line) });
+            Lexer::new(&source.text, range).next_entry(&mut tokens).expect("what was read once can be read again");
+            let read = self.read_record(Entry { source: &source, tokens: &tokens, blank_start: false }, scope);
+            read.map_err(|fault| Fault {
+                span: entry.span(),
+                message: format!("`{}`: {}", source.text.trim_end(), fault.message),
+                help: fault.help.or_else(|| Some(usage.into())),
+            })?;
+            if let Some(record) = self.records.last_mut() {
+                record.spot = Spot { source: entry.source.clone(), span: entry.span() };
+            }
+            line = Arc::try_unwrap(source).map_or_else(|_| String::new(), |source| source.text);
+        }
         Ok(())
     }
 

@@ -82,6 +82,22 @@ fn records_are_read_in_all_their_notations() {
         ),
         ("t TXT \"a;b\" c ; d", &["t.example.com. 60 TXT 03613b620163"]),
         ("\u{feff}w A 192.0.2.1", &["w.example.com. 60 A c0000201"]),
+        (
+            "$GENERATE 1-2 h$ 5 IN A 192.0.2.${1}\n$GENERATE 8-9/1 ${0,3} ( TXT \"n $\" $$\n) ; end",
+            &[
+                "h1.example.com. 5 A c0000202",
+                "h2.example.com. 5 A c0000203",
+                "008.example.com. 5 TXT 036e20380124",
+                "009.example.com. 5 TXT 036e20390124",
+            ],
+        ),
+        (
+            "$generate 10-11 ${0,3,n} PTR h${0,0,x}",
+            &[
+                "a.0.example.com. 60 PTR 026861076578616d706c6503636f6d00",
+                "b.0.example.com. 60 PTR 026862076578616d706c6503636f6d00",
+            ],
+        ),
         ("t TXT é", &["t.example.com. 60 TXT 02c3a9"]),
         ("", &[]),
     ] {
@@ -133,9 +149,14 @@ fn broken_texts_are_told_line_by_line() {
         ("$TTL 1 2", &["example.zone:1:8: `2` is too much for `$TTL` (2)"]),
         ("$ttl -1", &["example.zone:1:6: `-1` is not a TTL from 0 to 2147483647 seconds (-1)"]),
         ("$ORIGIN a..", &["example.zone:1:9: empty label; write single dots between labels (a..)"]),
+        ("$GENERATE 1-9 a A", &["example.zone:1:17: `$GENERATE` needs a range, an owner, a type and its data (A)"]),
+        ("$GENERATE 9-1 a$ A 192.0.2.$", &["example.zone:1:11: the range `9-1` runs backwards (9-1)"]),
+        ("$GENERATE 1-2 a${x} A 192.0.2.$", &["example.zone:1:15: `${x}` is no way to write a number (a${x})"]),
         (
-            "$GENERATE 1-9 a A 192.0.2.$",
-            &["example.zone:1:1: `$GENERATE` is not part of the zone-file standard ($GENERATE)"],
+            "$GENERATE 255-300 a$ A 192.0.2.$",
+            &[
+                "example.zone:1:1: `a256 A 192.0.2.256`: address: `192.0.2.256` is not an IPv4 address ($GENERATE 255-300 a$ A 192.0.2.$)",
+            ],
         ),
         ("$FOO", &["example.zone:1:1: `$FOO` is not a directive ($FOO)"]),
         ("$INCLUDE x", &["example.zone:1:10: inline records cannot include files (x)"]),
