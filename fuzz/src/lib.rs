@@ -12,7 +12,10 @@ use std::{
 use hickory_proto::op::Message;
 use isochrone::{
     answer::{Arrival, Core, Verdict},
-    config::{self, Config, Source, Spot, model::ZoneText},
+    config::{
+        self, Config, Source, Spot,
+        model::{KeyText, Secret, ZoneText},
+    },
     geo::{AsnTable, Locations},
     routing::{
         Snapshot,
@@ -21,7 +24,7 @@ use isochrone::{
     server::World,
     telemetry::{Registry, TransportKind},
     wire::{Ecs, Parsed, QName, cookie::CookieSecrets, query::parse},
-    zone::{ZoneTable, content},
+    zone::{ZoneTable, content, sign::KeyPair},
 };
 
 /// A target's body.
@@ -158,8 +161,17 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config::parse(source, Path::new("/nonexistent")).unwrap_or_else(|report| panic!("{report}"))
 });
 
+/// With a key for its first zone, made for this run: signatures and proofs are part of what may be asked for.
+fn signed(mut config: Config) -> Config {
+    let zone = &mut config.zones[0];
+    let (_, text) = KeyPair::generate(&zone.origin).expect("a random source");
+    zone.dnssec_keys.push(KeyText { path: "fuzz.key".into(), text: Secret(text), spot: zone.spot.clone() });
+    config
+}
+
 static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
-    let world = World::compile(CONFIG.clone(), Path::new("core.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let world =
+        World::compile(signed(CONFIG.clone()), Path::new("core.toml")).unwrap_or_else(|report| panic!("{report}"));
     let health = HealthView::new(&world.plan, &vec![TargetHealth::UNKNOWN; world.plan.targets.len()]);
     let keys = Registry::new().answer_keys(world.plan.answer_labels(&world.config));
     world.first_snapshot(health, keys, CookieSecrets { current: [7; 16], previous: [8; 16] })

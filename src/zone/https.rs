@@ -80,13 +80,13 @@ impl Https {
             (count > 0).then_some(Piece::Head([k1, k2, l1, l2]))
         };
         let (head4, head6) = (head(IPV4HINT, v4.clone().count(), 4), head(IPV6HINT, v6.clone().count(), 16));
-        std::iter::once(Piece::Bytes(&*self.before))
+        std::iter::once(Piece::Bytes(&self.before))
             .chain(head4)
             .chain(v4.map(|address| Piece::Address(address.as_ref())))
-            .chain([Piece::Bytes(&*self.between)])
+            .chain([Piece::Bytes(&self.between)])
             .chain(head6)
             .chain(v6.map(|address| Piece::Address(address.as_ref())))
-            .chain([Piece::Bytes(&*self.after)])
+            .chain([Piece::Bytes(&self.after)])
     }
 }
 
