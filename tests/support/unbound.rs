@@ -26,6 +26,8 @@ pub struct Setup<'s> {
 pub struct Unbound {
     child: Child,
     pub address: SocketAddr,
+    /// It asks for its clients' networks.
+    pub sends_ecs: bool,
     log: std::path::PathBuf,
 }
 
@@ -97,7 +99,7 @@ impl Unbound {
             .stderr(Stdio::null())
             .spawn()
             .expect("unbound is installed");
-        let mut unbound = Unbound { child, address, log };
+        let mut unbound = Unbound { child, address, sends_ecs: setup.sends_ecs, log };
         wait_for("unbound", || {
             if let Some(status) = unbound.child.try_wait().unwrap() {
                 panic!("unbound ended with {status}: {}\n{config}", unbound.log());
