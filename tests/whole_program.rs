@@ -3,6 +3,8 @@
 
 #[path = "support/mmdb.rs"]
 mod mmdb;
+#[path = "support/nginx.rs"]
+mod nginx;
 #[path = "support/program.rs"]
 mod program;
 
@@ -10,51 +12,15 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
+use nginx::Nginx;
 use program::{Folder, Program, wait_for};
 
 const EUROPEAN: &str = "81.2.69.0/24";
 const AMERICAN: &str = "3.80.0.0/24";
 const EUROPEAN_V6: &str = "2a01:4f8::/48";
-
-/// nginx in the foreground; killed when dropped.
-struct Nginx(Child);
-
-impl Nginx {
-    /// Serves `GET /health` on `address`; with `tls`, under the certificate `NAME.pem` of the folder.
-    fn start(folder: &Folder, name: &str, address: &str, tls: bool) -> Nginx {
-        let root = folder.path().display();
-        let listen = if tls {
-            format!("listen {address} ssl; ssl_certificate {root}/leaf.pem; ssl_certificate_key {root}/leaf.key;")
-        } else {
-            format!("listen {address};")
-        };
-        let config = format!(
-            "daemon off; master_process off; pid {root}/{name}.pid; error_log {root}/{name}.log;
-             events {{ worker_connections 64; }}
-             http {{ access_log off; client_body_temp_path {root}/{name}-1; proxy_temp_path {root}/{name}-2;
-               fastcgi_temp_path {root}/{name}-3; uwsgi_temp_path {root}/{name}-4; scgi_temp_path {root}/{name}-5;
-               server {{ {listen} location /health {{ return 200 'all is well in {name}'; }} }} }}"
-        );
-        let path = folder.write(&format!("{name}.conf"), &config);
-        let child = Command::new("nginx")
-            .args(["-c", path.to_str().unwrap(), "-p", folder.path().to_str().unwrap()])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx is installed");
-        Nginx(child)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn openssl(folder: &Path, arguments: &str) {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().expect("openssl");
@@ -170,9 +136,9 @@ fn clients_follow_real_servers_that_fail_and_come_back() {
     let port = free_port();
     folder.write("isochrone.toml", &config(port));
     fs::write(folder.path().join("places.mmdb"), database(true, false)).unwrap();
-    let _us = Nginx::start(&folder, "us", &format!("127.0.10.1:{port}"), false);
-    let eu = Nginx::start(&folder, "eu", &format!("127.0.10.2:{port}"), true);
-    let eu_v6 = Nginx::start(&folder, "eu6", &format!("[::1]:{port}"), true);
+    let _us = Nginx::start(&folder, "us", &[format!("127.0.10.1:{port}")], false);
+    let eu = Nginx::start(&folder, "eu", &[format!("127.0.10.2:{port}")], true);
+    let eu_v6 = Nginx::start(&folder, "eu6", &[format!("[::1]:{port}")], true);
     let authority = folder.path().join("ca.pem");
     let variables = [("SSL_CERT_FILE", authority.to_str().unwrap())];
     let mut server = folder.start_with(&["serve", "--config", "isochrone.toml"], &variables);
@@ -202,7 +168,7 @@ fn clients_follow_real_servers_that_fail_and_come_back() {
     let why = folder.run(&["explain", "www.app.geo.example", "--client", EUROPEAN, "--admin", &server.admin_url()]);
     assert!(why.stdout.contains("connection refused") && why.stdout.contains("chosen    us"), "{}", why.stdout);
 
-    let _eu = Nginx::start(&folder, "eu", &format!("127.0.10.2:{port}"), true);
+    let _eu = Nginx::start(&folder, "eu", &[format!("127.0.10.2:{port}")], true);
     wait_for_answer(listen[0], EUROPEAN, "127.0.10.2");
     server.signal("TERM");
     assert_eq!(server.ended().code(), Some(0));
@@ -215,8 +181,8 @@ fn a_certificate_that_nobody_trusts_is_a_failure() {
     let port = free_port();
     folder.write("isochrone.toml", &config(port));
     fs::write(folder.path().join("places.mmdb"), database(false, false)).unwrap();
-    let _us = Nginx::start(&folder, "us", &format!("127.0.10.1:{port}"), false);
-    let _eu = Nginx::start(&folder, "eu", &format!("127.0.10.2:{port}"), true);
+    let _us = Nginx::start(&folder, "us", &[format!("127.0.10.1:{port}")], false);
+    let _eu = Nginx::start(&folder, "eu", &[format!("127.0.10.2:{port}")], true);
     let mut server = folder.start(&["serve", "--config", "isochrone.toml"]);
     let listen = addresses(&mut server);
     wait_for_answer(listen[0], EUROPEAN, "127.0.10.1");
