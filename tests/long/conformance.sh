@@ -49,10 +49,8 @@ trap stop_all EXIT
 # Starts our server with a configuration of tests/conformance/ on a free port; sets `port` and `our_pid`.
 start_ours() {
   mkdir -p "$work/ours"
-  cp "$battery/zones/example.com.zone" "$work/ours/"
-  cp tests/conformance/* "$work/ours/"
   port=$($venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-  sed -i "s/127\.0\.0\.1:5399/127.0.0.1:$port/" "$work/ours/$1"
+  tests/conformance/prepare.sh "$isochrone" "$battery" "$work/ours" "$port"
   "$isochrone" serve --config "$work/ours/$1" 2>"$work/log" &
   our_pid=$!
   local deadline=$((SECONDS + 30))
@@ -72,20 +70,21 @@ ask() {
   tail -n 1 "$work/$name.out"
 }
 
-# Every row of ours: its name, its configuration, and what the battery is told. A row without its configuration is left out.
+# ours NAME CONFIGURATION OPTION...: a row of ours.
 ours() {
-  [ -f "tests/conformance/$2" ] || return 0
   local name=$1 config=$2
   shift 2
   start_ours "$config"
-  ask "$name" "$port" "$@"
+  local dot doh
+  dot=$(sed -n 's/.* dot="[^"]*:\([0-9]*\)".*/\1/p' "$work/log")
+  doh=$(sed -n 's/.* doh="\([^"]*\)".*/\1/p' "$work/log")
+  ask "$name" "$port" ${dot:+--dot-port "$dot" --doh-url "https://$doh/dns-query"} "$@"
   kill -TERM "$our_pid"
   wait "$our_pid" || true
   our_pid=""
 }
-ours isochrone isochrone.toml --geo-name geo --require ecs,cookies,nsid,geo --slow "$slow"
+ours isochrone full.toml --geo-name geo --require ecs,cookies,nsid,geo --dnssec --slow "$slow"
 ours isochrone-rrl rrl.toml --only load.rrl --rrl
-ours isochrone-dnssec dnssec.toml --dnssec --geo-name geo --require ecs,cookies,nsid,geo
 
 bash "$battery/refs.sh" start nsd knot gdnsd bind pdns
 for port in 6301 6302 6303 6304 6305; do
@@ -110,7 +109,7 @@ versions="nsd=NSD $(version nsd);knot=Knot $(version knot);gdnsd=gdnsd $(version
 $venv/bin/python - "$work/results" "$versions" docs/conformance.md <<'PY'
 import json, os, sys
 folder, versions, path = sys.argv[1:]
-names = {"isochrone": "isochrone", "isochrone-rrl": "isochrone, response rates limited", "isochrone-dnssec": "isochrone, signed"}
+names = {"isochrone": "isochrone", "isochrone-rrl": "isochrone, `--only load.rrl --rrl`"}
 names |= dict(pair.split("=", 1) for pair in versions.split(";"))
 rows = ["| server | MUST passed | SHOULD passed | SEC passed | failed | skipped | what fails |", "|---|---|---|---|---|---|---|"]
 for name, shown in names.items():
