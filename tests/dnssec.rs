@@ -75,7 +75,7 @@ max-answers = 1
 [zones."example.com".routes.fail]
 when-all-down = "servfail"
 [zones."example.com".routes.name]
-endpoints = { us = "us.example.net.", eu = "www" }
+endpoints = { us = "us.example.net.", eu = "www.example.com." }
 
 [zones."child.example.com"]
 nameservers = ["ns1.example.com."]
@@ -348,6 +348,31 @@ fn with_two_keys_both_sign_everything_and_the_first_is_announced() {
     let cds = fixture.ask(&Ask::new("example.com", "CDS").dnssec()).data(RecordType::CDS);
     assert_eq!(cds.len(), 1);
     assert!(cds[0].starts_with(&main.to_string()), "{cds:?}");
+}
+
+/// The signatures of four keys of a zone with a long name make a chain longer than a compression pointer reaches.
+#[test]
+fn a_chain_ends_where_no_pointer_reaches() {
+    let folder = tempfile::tempdir().unwrap();
+    let apex = format!("{0}.{0}.{0}.example.com", "l".repeat(60));
+    let keys = ["1.key", "2.key", "3.key", "4.key"];
+    for key in keys {
+        let (_, text) = KeyPair::generate(&apex.parse().unwrap()).unwrap();
+        std::fs::write(folder.path().join(key), text).unwrap();
+    }
+    let links: String = (0..16).map(|n| format!("c{n} 300 CNAME c{}\n", n + 1)).collect();
+    let toml = format!(
+        "[zones.\"{apex}\"]\nnameservers = [\"ns1.example.net.\"]\ndnssec-key = {keys:?}\n\
+         records = \"\"\"\n{links}c16 300 A 192.0.2.1\n\"\"\"\n"
+    );
+    let mut fixture = Fixture::in_folder(&toml, folder.path());
+    let answer = fixture.ask(&Ask::new(&format!("c0.{apex}"), "A").dnssec().tcp());
+    let signatures = answer.message.answers.iter().filter(|record| rrsig(record).is_some()).count();
+    assert_eq!(answer.rcode(), "No Error");
+    assert_eq!((signatures, answer.message.answers.len() - signatures), (4 * 15, 15), "{}", answer.text());
+    for record in &answer.message.answers {
+        assert!(record.name.to_string().ends_with(&format!("{apex}.")), "{record}");
+    }
 }
 
 #[test]

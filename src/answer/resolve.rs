@@ -11,7 +11,7 @@ use crate::{
     },
     wire::{
         Name, QName, Question, Rcode, Writer, class, rtype,
-        writer::{QNAME_AT, Section},
+        writer::{POINTER_END, QNAME_AT, Section},
     },
     zone::{Cut, Found, Node, OwnedFragment, RrSet, Signed, Zone, sign::SortKey},
 };
@@ -71,6 +71,9 @@ impl<'s> Proofs<'s> {
     }
 }
 
+/// Where the last name stands that a chain goes on from: all of its labels can be pointed to.
+const TARGET_AT_MAX: usize = POINTER_END - 256;
+
 /// Why a name has nothing of what is asked.
 #[derive(Clone, Copy)]
 enum Lack {
@@ -104,6 +107,8 @@ impl<'s> Reply<'_, 's> {
         Ok(rcode)
     }
 
+    /// Ends after [`CHAIN_MAX`] links, at a loop, and where names are too far back in the message to be pointed to: the chain so far
+    /// is the answer then.
     fn follow(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
@@ -140,7 +145,7 @@ impl<'s> Reply<'_, 's> {
                 Found::Dname { rrset, labels, .. } => match self.dname(rrset, labels, &owner)? {
                     Err(rcode) => Step::Done(rcode),
                     Ok((target, at)) if self.is_here(&target) => {
-                        if hop == CHAIN_MAX {
+                        if hop == CHAIN_MAX || at > TARGET_AT_MAX {
                             return Ok(Rcode::NoError);
                         }
                         dnames[hop] = Some(rrset);
@@ -157,7 +162,7 @@ impl<'s> Reply<'_, 's> {
                     let next = QName::from_name(target);
                     let is_loop = chain[..hop.min(CHAIN_MAX)].contains(&Some(target))
                         || next.as_wire() == question.name.as_wire();
-                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next) {
+                    if is_loop || hop == CHAIN_MAX || at > TARGET_AT_MAX || !self.is_here(&next) {
                         return Ok(Rcode::NoError);
                     }
                     chain[hop] = Some(target);

@@ -11,7 +11,7 @@ use crate::{
 
 /// TTL of everything synthesised, in seconds.
 const TTL_S: u32 = 3_600;
-/// SOA timers, in seconds, as RIPE-203 recommends for small and stable zones.
+/// SOA timers, in seconds. Nothing is transferred, so nobody waits for them.
 const REFRESH_S: u32 = 7_200;
 const RETRY_S: u32 = 3_600;
 const EXPIRE_S: u32 = 1_209_600;
