@@ -77,7 +77,7 @@ max-answers = 1
 [zones."example.com".routes.fail]
 when-all-down = "servfail"
 [zones."example.com".routes.name]
-endpoints = { us = "us.example.net.", eu = "www" }
+endpoints = { us = "us.example.net.", eu = "www.example.com." }
 
 [zones."child.example.com"]
 nameservers = ["ns1.example.com."]
@@ -369,6 +369,31 @@ fn with_two_keys_both_sign_everything_and_the_first_is_announced() {
     assert!(cds[0].starts_with(&main.to_string()), "{cds:?}");
 }
 
+/// The signatures of four keys of a zone with a long name make a chain longer than a compression pointer reaches.
+#[test]
+fn a_chain_ends_where_no_pointer_reaches() {
+    let folder = tempfile::tempdir().unwrap();
+    let apex = format!("{0}.{0}.{0}.example.com", "l".repeat(60));
+    let keys = ["1.key", "2.key", "3.key", "4.key"];
+    for key in keys {
+        let (_, text) = KeyPair::generate(&apex.parse().unwrap()).unwrap();
+        std::fs::write(folder.path().join(key), text).unwrap();
+    }
+    let links: String = (0..16).map(|n| format!("c{n} 300 CNAME c{}\n", n + 1)).collect();
+    let toml = format!(
+        "[zones.\"{apex}\"]\nnameservers = [\"ns1.example.net.\"]\ndnssec-key = {keys:?}\n\
+         records = \"\"\"\n{links}c16 300 A 192.0.2.1\n\"\"\"\n"
+    );
+    let mut fixture = Fixture::in_folder(&toml, folder.path());
+    let answer = fixture.ask(&Ask::new(&format!("c0.{apex}"), "A").dnssec().tcp());
+    let signatures = answer.message.answers.iter().filter(|record| rrsig(record).is_some()).count();
+    assert_eq!(answer.rcode(), "No Error");
+    assert_eq!((signatures, answer.message.answers.len() - signatures), (4 * 15, 15), "{}", answer.text());
+    for record in &answer.message.answers {
+        assert!(record.name.to_string().ends_with(&format!("{apex}.")), "{record}");
+    }
+}
+
 #[test]
 fn a_zone_is_signed_anew_in_time_and_the_others_are_left_alone() {
     let fixture = fixture(&["one.key"]);
@@ -403,4 +428,24 @@ fn the_serial_and_the_announced_key_are_the_same_wherever_the_key_is() {
         std::fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
     }
     assert_eq!(of(folder.path()), of(copy.path()));
+}
+
+#[test]
+fn a_written_ds_that_fits_no_key_of_a_zone_served_here_gives_way() {
+    let stale = "child 300 DS 12345 13 2 0000000000000000000000000000000000000000000000000000000000000000\n\
+                 plain 300 DS 12345 13 2 0000000000000000000000000000000000000000000000000000000000000000\n@        300 MX 10 www";
+    let folder = tempfile::tempdir().unwrap();
+    for (file, zone) in [("one.key", "example.com"), ("child.key", "child.example.com")] {
+        let (_, text) = KeyPair::generate(&zone.parse().unwrap()).unwrap();
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let toml = ZONE.replace("KEYS", "\"one.key\"").replace("@        300 MX 10 www", stale);
+    let mut fixture = Fixture::in_folder(&toml, folder.path());
+    let ds = fixture.ask(&Ask::new("child.example.com", "DS").dnssec()).data(RecordType::DS);
+    assert_eq!(ds.len(), 1);
+    let tag = fixture.world.contents[1].keys.as_ref().unwrap().main().tag().to_string();
+    assert!(ds[0].starts_with(&tag), "{ds:?}");
+    let answer = fixture.ask(&Ask::new("plain.example.com", "DS").dnssec());
+    assert_eq!(proofs(&answer), "No Error; plain.example.com. > secure.example.com. [NS RRSIG NSEC] 30");
+    assert_eq!(fixture.world.warnings.len(), 2, "{:?}", fixture.world.warnings);
 }

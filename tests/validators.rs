@@ -2,6 +2,8 @@
 //! region, before, during and after a failover, with everything down, and while the zone's key is changed. Needs Debian's
 //! bind9-dnsutils, unbound and nginx-light, and a loopback address's port 53 (that is where a referral leads); fails loudly without them.
 
+#[path = "support/kinds.rs"]
+mod kinds;
 #[path = "support/nginx.rs"]
 mod nginx;
 #[path = "support/program.rs"]
@@ -16,6 +18,7 @@ use std::{
     thread,
 };
 
+use kinds::{Kind, kinds};
 use nginx::Nginx;
 use program::{Folder, Program, wait_for};
 use unbound::{Said, Setup, Unbound};
@@ -24,112 +27,6 @@ const US: &str = "127.3.0.1";
 const EU: &str = "127.81.0.1";
 /// Networks that the same rules and the built-in table put there.
 const ECS: [&str; 4] = ["3.80.0.0/24", "18.184.0.0/24", "2a05:d018::/48", "81.2.69.0/24"];
-
-/// Name, type, response code, and who says what: `both` (delv and a resolver say secure), `resolver` (it alone: delv follows no
-/// referral), `insecure` (a resolver finds an answer that nothing signs).
-const KINDS: &str = "
-@             SOA     NOERROR   both
-@             NS      NOERROR   both
-@             DNSKEY  NOERROR   both
-@             CDS     NOERROR   both
-@             CDNSKEY NOERROR   both
-@             NSEC    NOERROR   both
-@             A       NOERROR   both      a route at the apex
-@             MX      NOERROR   both      and what stands beside it
-@             CAA     NOERROR   both      NODATA at the apex
-@             ANY     NOERROR   both
-www           A       NOERROR   both      static
-www           AAAA    NOERROR   both      NODATA
-big           TXT     NOERROR   both      too long for UDP
-WwW           TXT     NOERROR   both      letters as the client writes them
-www           ANY     NOERROR   both
-nope          A       NXDOMAIN  both
-a.b.nope      TXT     NXDOMAIN  both
-below.www     A       NXDOMAIN  both
-zzz           A       NXDOMAIN  both      after the last name of the chain
-ent           A       NOERROR   both      an empty non-terminal
-b.ent         ANY     NOERROR   both
-alias         A       NOERROR   both      CNAME
-alias         MX      NOERROR   both      CNAME to NODATA
-alias         CNAME   NOERROR   both
-tonope        A       NXDOMAIN  both      CNAME to nothing
-toroute       A       NOERROR   both      CNAME to a route
-toroute       AAAA    NOERROR   both
-toroute       TXT     NOERROR   both
-chain         A       NOERROR   both      CNAME through a wildcard CNAME to a wildcard
-x.wild        A       NOERROR   both      wildcard CNAME
-x.wild        MX      NOERROR   both
-*.wild        CNAME   NOERROR   both
-a.b.deep      A       NOERROR   both      wildcard, two labels
-a.b.deep      TXT     NOERROR   both      wildcard NODATA
-deep          A       NOERROR   both      the name above a wildcard
-x.moved       A       NOERROR   both      DNAME
-nope.www.moved A      NOERROR   both      DNAME onto a wildcard
-moved         DNAME   NOERROR   both
-moved         A       NOERROR   both      NODATA at a DNAME
-x.gone        A       NXDOMAIN  both      DNAME to nothing
-x.app         A       NOERROR   both      wildcard route
-x.app         AAAA    NOERROR   both
-x.app         MX      NOERROR   both      NODATA of a wildcard route
-x.app         ANY     NOERROR   both
-y.x.app       A       NOERROR   both
-*.app         A       NOERROR   both
-app           A       NOERROR   both
-near          A       NOERROR   both      by latency
-near          AAAA    NOERROR   both
-near          HTTPS   NOERROR   both      NODATA of a route
-pool          A       NOERROR   both      more endpoints than max-answers
-share         A       NOERROR   both      weighted
-share         AAAA    NOERROR   both      NODATA: no region has IPv6
-mixed         A       NOERROR   both      a route beside static records
-mixed         TXT     NOERROR   both
-name          A       NOERROR   both      a route of names
-name          CNAME   NOERROR   both
-name          AAAA    NOERROR   both      names that have no such record
-out           A       NOERROR   insecure  a route of names in an unsigned zone
-secure        DS      NOERROR   both      a signed delegation
-secure        SOA     NOERROR   resolver
-www.secure    A       NOERROR   resolver
-nope.secure   A       NXDOMAIN  resolver
-tosecure      A       NOERROR   resolver  CNAME across the delegation
-lame          DS      NOERROR   both      a proof that there is none
-lame          SOA     NOERROR   insecure
-www.lame      A       NOERROR   insecure
-nope.lame     A       NXDOMAIN  insecure
-tolame        A       NOERROR   insecure
-child         DS      NOERROR   both      a signed zone served beside this one
-child         SOA     NOERROR   resolver
-www.child     A       NOERROR   resolver
-x.child       A       NXDOMAIN  resolver
-tochild       A       NOERROR   resolver
-plain         DS      NOERROR   both      an unsigned one
-www.plain     A       NOERROR   insecure
-x.plain       A       NXDOMAIN  insecure
-";
-
-/// A line of [`KINDS`].
-struct Kind {
-    name: String,
-    qtype: String,
-    rcode: &'static str,
-    /// `delv` can say so by asking the zone's server alone.
-    is_for_delv: bool,
-    is_secure: bool,
-}
-
-fn kinds() -> Vec<Kind> {
-    let kind = |line: &'static str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let name = if words[0] == "@" { "example.com.".into() } else { format!("{}.example.com.", words[0]) };
-        let is_secure = match words[3] {
-            "both" | "resolver" => true,
-            "insecure" => false,
-            other => panic!("{other}"),
-        };
-        Kind { name, qtype: words[1].into(), rcode: words[2], is_for_delv: words[3] == "both", is_secure }
-    };
-    KINDS.lines().filter(|line| !line.is_empty()).map(kind).collect()
-}
 
 /// The zone under test. `KEYS` and `CHILD_KEYS` stand for lists of files, `BELOW` for the address of the delegated zones' server,
 /// `DS` for the signed one's, `PORT` for the endpoints'.
@@ -549,6 +446,11 @@ fn a_key_that_is_gone_stops_a_start_and_leaves_a_running_server_as_it_is() {
     assert!(!folder.path().join("gone.key").exists(), "nothing makes a key but the command");
 
     make_key(&folder, "example.com", "one.key");
+    let ds = format!("records = \"@ 300 DS 1 13 2 {}\\n", "0".repeat(64));
+    let misplaced = config("one.key").replace("records = \"", &ds);
+    folder.write("isochrone.toml", &misplaced);
+    let refused = folder.run(&["check", "--config", "isochrone.toml"]);
+    assert!(refused.stderr.contains("a DS record at the apex of a zone that is signed here"), "{}", refused.stderr);
     folder.write("isochrone.toml", &config("one.key"));
     let server = folder.start(&["serve", "--config", "isochrone.toml"]);
     let keys = short(server.dns, "", "example.com", "DNSKEY");

@@ -11,7 +11,7 @@ use crate::{
     },
     wire::{
         Name, QName, Question, Rcode, Writer, class, rtype,
-        writer::{QNAME_AT, Section},
+        writer::{POINTER_END, QNAME_AT, Section},
     },
     zone::{Cut, Found, Node, OwnedFragment, RrSet, Signed, Zone, sign::SortKey},
 };
@@ -71,6 +71,9 @@ impl<'s> Proofs<'s> {
     }
 }
 
+/// Where the last name stands that a chain goes on from: all of its labels can be pointed to.
+const TARGET_AT_MAX: usize = POINTER_END - 256;
+
 /// Why a name has nothing of what is asked.
 #[derive(Clone, Copy)]
 enum Lack {
@@ -121,6 +124,8 @@ impl<'s> Reply<'_, 's> {
         Ok(rcode)
     }
 
+    /// Ends after [`CHAIN_MAX`] links, at a loop, and where names are too far back in the message to be pointed to: the chain so far
+    /// is the answer then.
     fn follow(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
@@ -160,6 +165,7 @@ impl<'s> Reply<'_, 's> {
                         // A question for the CNAME has its answer, as with one that is written in the zone.
                         Ok((target, target_at))
                             if hop < CHAIN_MAX
+                                && target_at <= TARGET_AT_MAX
                                 && question.qtype != rtype::CNAME
                                 && self.is_here(&target, question.qtype)
                                 && !self.was_here(&target, question, &chain, &renamed) =>
@@ -178,7 +184,7 @@ impl<'s> Reply<'_, 's> {
                 Step::Follow(target, at) => {
                     let next = QName::from_name(target);
                     let is_loop = self.was_here(&next, question, &chain, &renamed);
-                    if is_loop || hop == CHAIN_MAX || !self.is_here(&next, question.qtype) {
+                    if is_loop || hop == CHAIN_MAX || at > TARGET_AT_MAX || !self.is_here(&next, question.qtype) {
                         return Ok(Rcode::NoError);
                     }
                     chain[hop] = Some(target);

@@ -30,6 +30,10 @@ pub fn read(zone: &Zone, records: &mut Vec<Record>, problems: &mut Vec<Problem>)
         let message = format!("{} records cannot be written in a zone that is signed here", Shown(record.rtype));
         problems.push(problem(&record.spot, message, "remove the record: it is made with `dnssec-key`"));
     }
+    for record in records.iter().filter(|record| record.rtype == rtype::DS && record.owner == zone.origin) {
+        let help = "a DS record stands in the zone above (RFC 4035 §2.4); move it there";
+        problems.push(problem(&record.spot, "a DS record at the apex of a zone that is signed here".into(), help));
+    }
     let mut pairs: Vec<KeyPair> = Vec::new();
     for key in &zone.dnssec_keys {
         match KeyPair::read(&key.text.0, &zone.origin) {
