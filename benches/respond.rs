@@ -6,7 +6,7 @@ mod fixture;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixture::{Ask, Fixture};
-use isochrone::{answer::Arrival, telemetry::TransportKind, wire::query};
+use isochrone::{answer::Arrival, telemetry::TransportKind, wire::query, zone::sign::KeyPair};
 use std::hint::black_box;
 
 const CONFIG: &str = r#"
@@ -59,6 +59,29 @@ fn respond(criterion: &mut Criterion) {
     });
 }
 
+/// The same zone signed, for clients that ask for signatures.
+fn signed(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("room for a key");
+    let zone = "example.com".parse().expect("a name");
+    let (_, key) = KeyPair::generate(&zone).expect("a random source");
+    std::fs::write(folder.path().join("zone.key"), key).expect("room for a key");
+    let config = CONFIG.replace("records =", "dnssec-key = \"zone.key\"\nrecords =");
+    let mut fixture = Fixture::in_folder(&config, folder.path());
+    let cases = [
+        ("route", Ask::new("x1y2z3.app.example.com", "A").from_client("18.184.0.0/24").dnssec()),
+        ("static record", Ask::new("www.example.com", "A").dnssec()),
+        ("no such name", Ask::new("nope.example.com", "A").dnssec()),
+    ];
+    let mut out = vec![0; 4096];
+    let arrival = Arrival { client: fixture.resolver, transport: TransportKind::Udp, now_s: 1_000_000 };
+    for (name, ask) in cases {
+        let bytes = ask.bytes();
+        criterion.bench_function(&format!("respond/signed {name}"), |bencher| {
+            bencher.iter(|| fixture.core.respond(black_box(&bytes), arrival, &fixture.snapshot, &mut out));
+        });
+    }
+}
+
 fn build(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("build");
     group.sample_size(10);
@@ -66,5 +89,5 @@ fn build(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, respond, build);
+criterion_group!(benches, respond, signed, build);
 criterion_main!(benches);
