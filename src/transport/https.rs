@@ -5,6 +5,7 @@ use std::{
     cell::Cell, convert::Infallible, future::Future, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
 };
 
+use data_encoding::BASE64URL_NOPAD;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -248,32 +249,8 @@ fn is_message(content_type: Option<&HeaderValue>) -> bool {
 /// The message in a query string: `dns=`, base64url without padding (RFC 8484 §6).
 fn question_in(query: &str) -> Result<Vec<u8>, Refusal> {
     let encoded = query.split('&').find_map(|pair| pair.strip_prefix("dns=")).ok_or(Refusal::Unreadable)?;
-    let message = base64url(encoded).ok_or(Refusal::Unreadable)?;
+    let message = BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| Refusal::Unreadable)?;
     if message.len() > MESSAGE_BYTES_MAX { Err(Refusal::TooLong) } else { Ok(message) }
-}
-
-/// RFC 4648 §5 without padding; `None` for anything else, left-over bits that are set among it (§3.5).
-fn base64url(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut have) = (0_u32, 0);
-    for letter in text.bytes() {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        have += 6;
-        if have >= 8 {
-            have -= 8;
-            bytes.push((bits >> have) as u8);
-            bits &= (1 << have) - 1;
-        }
-    }
-    (bits == 0 && have < 6).then_some(bytes)
 }
 
 /// HTTP/2 gives each request a task; all stay on the thread that their connection is on.
@@ -291,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64url_is_read_to_the_letter() {
+    fn base64url_without_padding_is_read_and_nothing_else() {
         for (text, bytes) in [
             ("", Some(&b""[..])),
             ("Zg", Some(b"f")),
@@ -305,7 +282,8 @@ mod tests {
             ("//+/", None),
             ("Zm 9v", None),
         ] {
-            assert_eq!(base64url(text).as_deref(), bytes, "{text}");
+            let read = question_in(&format!("dns={text}"));
+            assert_eq!(read, bytes.map(<[u8]>::to_vec).ok_or(Refusal::Unreadable), "{text}");
         }
     }
 
