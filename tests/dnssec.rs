@@ -449,3 +449,39 @@ fn a_written_ds_that_fits_no_key_of_a_zone_served_here_gives_way() {
     assert_eq!(proofs(&answer), "No Error; plain.example.com. > secure.example.com. [NS RRSIG NSEC] 30");
     assert_eq!(fixture.world.warnings.len(), 2, "{:?}", fixture.world.warnings);
 }
+
+#[test]
+fn a_key_that_is_not_announced_signs_and_the_zone_above_does_not_know_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, zone) in [("one.key", "example.com"), ("child.key", "child.example.com")] {
+        let (_, text) = KeyPair::generate(&zone.parse().unwrap()).unwrap();
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let toml = ZONE.replace("KEYS", "\"one.key\"");
+    let toml = toml.replace("dnssec-key = \"child.key\"", "dnssec-key = \"child.key\"\ndnssec-announce = false");
+    let mut fixture = Fixture::in_folder(&toml, folder.path());
+    let ds = fixture.ask(&Ask::new("child.example.com", "DS").dnssec());
+    assert_eq!(proofs(&ds), "No Error; child.example.com. > *.deep.example.com. [NS RRSIG NSEC] 30");
+    let keys = dnskeys(&mut fixture, "child.example.com");
+    verify("unannounced", &fixture.ask(&Ask::new("www.child.example.com", "A").dnssec()), &keys);
+    for qtype in ["CDS", "CDNSKEY"] {
+        assert!(fixture.ask(&Ask::new("child.example.com", qtype).dnssec()).message.answers.is_empty());
+    }
+}
+
+#[test]
+fn name_servers_of_a_wildcard_cannot_be_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, text) = KeyPair::generate(&"example.com".parse().unwrap()).unwrap();
+    std::fs::write(folder.path().join("one.key"), text).unwrap();
+    let toml =
+        "[zones.\"example.com\"]\nnameservers = [\"ns1.example.net.\"]\nrecords = \"*.w 300 NS ns.example.net.\"";
+    let refused = |toml: &str| {
+        let source = Arc::new(isochrone::config::Source { name: "test.toml".into(), text: toml.into() });
+        let config = isochrone::config::parse(source, folder.path()).unwrap();
+        isochrone::zone::content::gather(&config).err().map(|report| report.to_string()).unwrap_or_default()
+    };
+    assert_eq!(refused(toml), "");
+    let report = refused(&format!("{toml}\ndnssec-key = \"one.key\""));
+    assert!(report.contains("NS records at the wildcard `*.w.example.com.` cannot be in a signed zone"), "{report}");
+}

@@ -143,9 +143,12 @@ fn notes(zone: &ZoneContent, servers: &[Server], config: &Config) -> Vec<String>
         }
         Some(keys) => {
             notes.push("DS: hand it in when every server of the zone answers with signatures, and no".into());
-            notes.push("sooner. A zone above that looks for it by itself (RFC 8078) finds here:".into());
-            notes.push(format!("  {origin} CDS {}", keys.main().ds_text(origin)));
-            notes.push(format!("  {origin} CDNSKEY {}", keys.main().dnskey_text()));
+            notes.push("sooner.".into());
+            if keys.is_announced() {
+                notes.push("A zone above that looks for it by itself (RFC 8078) finds here:".into());
+                notes.push(format!("  {origin} CDS {}", keys.main().ds_text(origin)));
+                notes.push(format!("  {origin} CDNSKEY {}", keys.main().dnskey_text()));
+            }
         }
     }
     notes.push("When all is done, each name server must answer, and so must the world:".into());

@@ -256,6 +256,7 @@ pub static ZONE: Schema = Schema {
         key("file", F::Word("path"), D::Text("")),
         key("records", F::Word("zone-file text"), D::Text("")),
         key("dnssec-key", F::Texts(4, "path"), D::Texts(&[])),
+        key("dnssec-announce", F::Flag, D::Flag(true)),
     ],
     sections: &["routes"],
     later_sections: &[],

@@ -213,6 +213,8 @@ pub struct Zone {
     pub texts: Vec<ZoneText>,
     /// Signing keys; none: the zone is not signed. All of them sign, the first is the one that the zone above is to know.
     pub dnssec_keys: Vec<KeyText>,
+    /// The zone above may know that this one is signed: CDS, CDNSKEY, and DS in a zone above that is served here.
+    pub dnssec_announce: bool,
     /// Routes in file order.
     pub routes: Vec<Route>,
     /// Where the zone's header stands.

@@ -27,7 +27,8 @@ impl Keeper {
     /// Begins with what the configuration has read.
     pub fn new(encrypted: &Encrypted) -> Keeper {
         let files = encrypted.files.clone();
-        Keeper { current: CurrentIdentity::new(&encrypted.identity), watched: watch(&files), files, refused: None }
+        let watched = watch(&files);
+        Keeper { current: CurrentIdentity::new(&newest(encrypted)), watched, files, refused: None }
     }
 
     /// A reload has read the files of the new configuration. One without them leaves what is in use: the transports serve on
@@ -37,7 +38,7 @@ impl Keeper {
         self.files = encrypted.files.clone();
         self.watched = watch(&self.files);
         self.refused = None;
-        self.current.replace(&encrypted.identity);
+        self.current.replace(&newest(encrypted));
     }
 
     /// To be called now and then: looks at the files.
@@ -58,6 +59,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Read once more now that the files are watched: they may have been replaced since the configuration was read.
+fn newest(encrypted: &Encrypted) -> TlsIdentity {
+    TlsIdentity::load(&encrypted.files).unwrap_or_else(|_| encrypted.identity.clone())
 }
 
 fn watch(files: &IdentityFiles) -> Files {

@@ -149,12 +149,13 @@ impl Live {
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());
         control.reload.error = None;
-        self.publish(&mut control, true);
+        let world = control.world.clone();
+        self.publish(&mut control, true, Some(&world.signed));
     }
 
     /// Follows the board: publishes if an answer can have changed.
     pub fn follow_health(&self) {
-        self.publish(&mut self.control(), false);
+        self.publish(&mut self.control(), false, None);
     }
 
     /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go. Those are held here until
@@ -165,12 +166,13 @@ impl Live {
         if control.cookies_made.elapsed() >= COOKIE_SECRET_LASTS {
             control.cookies = CookieSecrets { current: random_secret(), previous: control.cookies.current };
             control.cookies_made = Instant::now();
-            self.publish(&mut control, true);
+            self.publish(&mut control, true, None);
         }
         self.tell_of_limiting(&mut control);
     }
 
-    fn publish(&self, control: &mut Control, even_if_equal: bool) {
+    /// `prepared`: signatures made for the world and zones of `control`, if those before are of others.
+    fn publish(&self, control: &mut Control, even_if_equal: bool, prepared: Option<&SignedAnswers>) {
         let statuses = self.board.snapshot();
         if statuses.epoch != control.epoch {
             return; // the board is ahead: whoever replaced its targets publishes next
@@ -186,8 +188,8 @@ impl Live {
             true => before.answer_keys.clone(),
             false => self.registry.answer_keys(world.plan.answer_labels(&world.config)),
         };
-        let nothing = SignedAnswers::default();
-        let signed_before = if is_same_plan { &before.signed } else { &nothing };
+        // A snapshot before with another plan is never without prepared ones: only `take_up` changes the plan.
+        let signed_before = prepared.unwrap_or(&before.signed);
         let signed = Arc::new(SignedAnswers::new(&world.plan, &health, &control.zones, signed_before));
         let cookies = world.cookie_secrets.unwrap_or(control.cookies);
         let zones = control.zones.clone();
@@ -205,11 +207,16 @@ impl Live {
             (control.world.clone(), control.zones.clone())
         };
         let Some(signed) = zones.signed_anew(&world.contents, now_s) else { return false };
+        let before = self.snapshot.load_full();
+        let prepared = match Arc::ptr_eq(&before.plan, &world.plan) {
+            true => SignedAnswers::new(&world.plan, &before.health, &signed, &before.signed),
+            false => return true, // a reload is on its way, and has signed everything
+        };
         let mut control = self.control();
         // A reload that came in between has signed everything anew by itself.
         if Arc::ptr_eq(&control.world, &world) {
             control.zones = Arc::new(signed);
-            self.publish(&mut control, true);
+            self.publish(&mut control, true, Some(&prepared));
         }
         true
     }

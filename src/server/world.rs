@@ -46,6 +46,8 @@ pub struct World {
     pub warnings: Vec<String>,
     /// Routes, pools and maps.
     pub plan: Arc<Plan>,
+    /// Signatures of what routes answer while everything is up; other states of health sign what differs.
+    pub signed: SignedAnswers,
     /// Secrets of the server cookies, where they come from a file.
     pub cookie_secrets: Option<CookieSecrets>,
     /// The databases as they were when they were read.
@@ -98,9 +100,12 @@ impl World {
         if let Some(asns) = &asns {
             asns.release();
         }
+        let zones = ZoneTable::compile(&contents, unix_s(SystemTime::now()));
+        let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
         Ok(World {
             path: path.to_owned(),
-            zones: Arc::new(ZoneTable::compile(&contents, unix_s(SystemTime::now()))),
+            signed: SignedAnswers::new(&plan, &all_up, &zones, &SignedAnswers::default()),
+            zones: Arc::new(zones),
             warnings: contents.iter().flat_map(|content| &content.warnings).map(Problem::brief).collect(),
             contents: keep_signed(contents),
             targets: Targets::new(plan.targets.clone()),
@@ -176,7 +181,7 @@ impl World {
     /// What queries read at first: the zones as they were compiled, and all that routes can answer with signed.
     pub fn first_snapshot(&self, health: HealthView, answer_keys: Arc<AnswerKeys>, cookies: CookieSecrets) -> Snapshot {
         let zones = self.zones.clone();
-        let signed = Arc::new(SignedAnswers::new(&self.plan, &health, &zones, &SignedAnswers::default()));
+        let signed = Arc::new(SignedAnswers::new(&self.plan, &health, &zones, &self.signed));
         self.snapshot(1, Published { zones, health: Arc::new(health), signed, answer_keys, cookies })
     }
 

@@ -41,8 +41,11 @@ impl Https {
     pub fn read(text: &str) -> Result<Https, Fault> {
         let whole = 0..text.len();
         let mut tokens = Vec::new();
-        let entry = Lexer::new(text, whole.clone()).next_entry(&mut tokens);
-        entry.map_err(|error| Fault::new(whole.clone(), error.to_string()))?;
+        let mut lexer = Lexer::new(text, whole.clone());
+        lexer.next_entry(&mut tokens).map_err(|error| Fault::new(whole.clone(), error.to_string()))?;
+        if !matches!(lexer.next_entry(&mut Vec::new()), Ok(None)) {
+            return Err(Fault::new(whole, "more than one record").help("a route has one HTTPS record: leave one line"));
+        }
         let usage = "write priority, target and parameters: \"1 . alpn=h2,h3\"";
         let first = *tokens.first().ok_or_else(|| Fault::new(whole.clone(), "`https` says nothing").help(usage))?;
         let rdata = rdata::read(Words::new(text, first, &tokens, rtype::HTTPS, &Name::root()))?;
@@ -148,6 +151,6 @@ mod tests {
         }
         assert!(Https::read("x .").is_err());
         assert!(Https::read("1 . alpn=\"h2").is_err());
-        assert!(Https::read("1 . \n2 .").is_ok(), "one record is read");
+        assert_eq!(Https::read("1 . alpn=h2\n2 . alpn=h3").unwrap_err().message, "more than one record");
     }
 }

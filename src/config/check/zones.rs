@@ -67,6 +67,7 @@ impl Context<'_> {
             negative_ttl_s: spec.negative_ttl_s,
             texts: self.build_texts(spec),
             dnssec_keys: self.build_keys(spec),
+            dnssec_announce: spec.dnssec_announce,
             routes: self.build_routes(spec, &origin, origins),
             spot: self.problems.spot(spec.span.clone()),
             origin,

@@ -36,6 +36,7 @@ pub(crate) struct ZoneSpec {
     /// Empty: none.
     pub records: At<String>,
     pub dnssec_keys: Vec<At<String>>,
+    pub dnssec_announce: bool,
     pub routes: Vec<RouteSpec>,
     /// A line of this section could not be read: a key that seems absent may have stood there.
     pub is_whole: bool,
@@ -93,6 +94,7 @@ pub(super) fn read(entry: &Entry<'_>, problems: &Problems) -> ZoneSpec {
         file: section.text("file"),
         records: section.text("records"),
         dnssec_keys: section.texts("dnssec-key").value.into_iter().filter(|path| !path.value.is_empty()).collect(),
+        dnssec_announce: section.flag("dnssec-announce").value,
         routes: routes.iter().map(|route| read_route(route, &entry.name.value, problems)).collect(),
         is_whole: !section.lost_lines() && !section.holds_stray_section(),
     }

@@ -31,14 +31,15 @@ pub fn add_missing(contents: &mut [ZoneContent]) {
 /// What a zone above must say of a zone.
 struct Lower {
     ns: RrSet,
-    /// DS data for each of its keys, that of the announced one first; none: it is not signed.
+    /// DS data for each of its keys, that of the announced one first; none: it is not signed, or not yet to be known as signed.
     ds: Vec<Vec<u8>>,
 }
 
 impl Lower {
     fn of(zone: &ZoneContent) -> Option<Lower> {
         let ns = zone.rrsets.iter().find(|rrset| rrset.rtype == rtype::NS && rrset.owner == zone.origin)?.clone();
-        let pairs = zone.keys.as_ref().map_or(&[][..], |keys| keys.pairs());
+        let keys = zone.keys.as_ref().filter(|keys| keys.is_announced());
+        let pairs = keys.map_or(&[][..], |keys| keys.pairs());
         Some(Lower { ns, ds: pairs.iter().map(|pair| pair.ds(&zone.origin)).collect() })
     }
 

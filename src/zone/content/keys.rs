@@ -34,6 +34,12 @@ pub fn read(zone: &Zone, records: &mut Vec<Record>, problems: &mut Vec<Problem>)
         let help = "a DS record stands in the zone above (RFC 4035 §2.4); move it there";
         problems.push(problem(&record.spot, "a DS record at the apex of a zone that is signed here".into(), help));
     }
+    for record in records.iter().filter(|record| record.rtype == rtype::NS && record.owner.is_wildcard()) {
+        let message = format!("NS records at the wildcard `{}` cannot be in a signed zone", record.owner);
+        let help =
+            "validating resolvers would take their proofs for those of a delegation (RFC 4592 §4.2); name each owner";
+        problems.push(problem(&record.spot, message, help));
+    }
     let mut pairs: Vec<KeyPair> = Vec::new();
     for key in &zone.dnssec_keys {
         match KeyPair::read(&key.text.0, &zone.origin) {
@@ -51,10 +57,12 @@ pub fn read(zone: &Zone, records: &mut Vec<Record>, problems: &mut Vec<Problem>)
     let main = pairs.first()?;
     let (cds, cdnskey) = (main.ds(&zone.origin), main.dnskey().to_vec());
     let mut add = |rtype, rdata| records.push(synthesis::record(zone, &zone.origin, rtype, rdata));
-    add(rtype::CDS, cds);
-    add(rtype::CDNSKEY, cdnskey);
+    if zone.dnssec_announce {
+        add(rtype::CDS, cds);
+        add(rtype::CDNSKEY, cdnskey);
+    }
     pairs.iter().for_each(|pair| add(rtype::DNSKEY, pair.dnskey().to_vec()));
-    Some(Arc::new(ZoneKeys::new(pairs)))
+    Some(Arc::new(ZoneKeys::new(pairs, zone.dnssec_announce)))
 }
 
 fn shown(key: &KeyText) -> String {

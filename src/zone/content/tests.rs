@@ -78,6 +78,7 @@ fn zone(origin: &str, text: &str) -> Zone {
         ttl_s: 60,
         negative_ttl_s: 30,
         dnssec_keys: Vec::new(),
+        dnssec_announce: true,
         texts: vec![ZoneText { spot: Spot { span: 0..text.len(), source }, folder: None }],
         routes: Vec::new(),
         spot: spot(1),

@@ -14,6 +14,7 @@ fn zone(ttl_s: u32) -> Zone {
         ttl_s,
         negative_ttl_s: 60,
         dnssec_keys: Vec::new(),
+        dnssec_announce: true,
         texts: Vec::new(),
         routes: Vec::new(),
         spot: Spot { source, span: 0..21 },

@@ -53,6 +53,7 @@ pub struct KeyPair {
 /// The keys that sign a zone; all of them sign all of it.
 pub struct ZoneKeys {
     pairs: Vec<KeyPair>,
+    is_announced: bool,
 }
 
 impl KeyPair {
@@ -144,9 +145,14 @@ impl KeyPair {
 }
 
 impl ZoneKeys {
-    /// The keys of one zone, that which the zone above is to know first; at least one.
-    pub fn new(pairs: Vec<KeyPair>) -> ZoneKeys {
-        ZoneKeys { pairs }
+    /// The keys of one zone, that which the zone above is to know first; at least one. `is_announced`: the zone above may know it.
+    pub fn new(pairs: Vec<KeyPair>, is_announced: bool) -> ZoneKeys {
+        ZoneKeys { pairs, is_announced }
+    }
+
+    /// False while the zone above must not know of them, because not all servers sign yet, or soon none will.
+    pub fn is_announced(&self) -> bool {
+        self.is_announced
     }
 
     /// All of them.
@@ -170,7 +176,7 @@ impl Eq for KeyPair {}
 
 impl PartialEq for ZoneKeys {
     fn eq(&self, other: &Self) -> bool {
-        self.pairs == other.pairs
+        self.pairs == other.pairs && self.is_announced == other.is_announced
     }
 }
 

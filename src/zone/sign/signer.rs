@@ -113,7 +113,7 @@ mod tests {
     fn signer() -> Signer {
         let apex: Name = "example.com".parse().unwrap();
         let (pair, _) = KeyPair::generate(&apex).unwrap();
-        Signer::new(&apex, Arc::new(ZoneKeys::new(vec![pair])), NOW_S)
+        Signer::new(&apex, Arc::new(ZoneKeys::new(vec![pair], true)), NOW_S)
     }
 
     #[test]
