@@ -90,15 +90,18 @@ records = "www 300 A 192.0.2.91"
 "#;
 
 /// Keys are made for each run: nothing secret is checked in, and nothing rests on one value.
-fn fixture(keys: &[&str]) -> Fixture {
+fn folder_with_keys(keys: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let write = |file: &str, zone: &str| {
+    let of_zone = keys.iter().map(|key| (*key, "example.com"));
+    for (file, zone) in of_zone.chain([("child.key", "child.example.com")]) {
         let (_, text) = KeyPair::generate(&zone.parse().unwrap()).unwrap();
         std::fs::write(folder.path().join(file), text).unwrap();
-    };
-    keys.iter().for_each(|key| write(key, "example.com"));
-    write("child.key", "child.example.com");
-    Fixture::in_folder(&ZONE.replace("KEYS", &format!("{keys:?}")), folder.path())
+    }
+    folder
+}
+
+fn fixture(keys: &[&str]) -> Fixture {
+    Fixture::in_folder(&ZONE.replace("KEYS", &format!("{keys:?}")), folder_with_keys(keys).path())
 }
 
 /// All RRsets of the answer and authority sections by owner and type, and the signatures.
@@ -411,12 +414,8 @@ fn a_zone_is_signed_anew_in_time_and_the_others_are_left_alone() {
 
 #[test]
 fn the_serial_and_the_announced_key_are_the_same_wherever_the_key_is() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder_with_keys(&["one.key"]);
     let zone: wire::Name = "example.com".parse().unwrap();
-    for (file, zone) in [("one.key", "example.com"), ("child.key", "child.example.com")] {
-        let (_, text) = KeyPair::generate(&zone.parse().unwrap()).unwrap();
-        std::fs::write(folder.path().join(file), text).unwrap();
-    }
     let toml = ZONE.replace("KEYS", "\"one.key\"");
     let of = |folder: &Path| {
         let fixture = Fixture::in_folder(&toml, folder);
@@ -434,11 +433,7 @@ fn the_serial_and_the_announced_key_are_the_same_wherever_the_key_is() {
 fn a_written_ds_that_fits_no_key_of_a_zone_served_here_gives_way() {
     let stale = "child 300 DS 12345 13 2 0000000000000000000000000000000000000000000000000000000000000000\n\
                  plain 300 DS 12345 13 2 0000000000000000000000000000000000000000000000000000000000000000\n@        300 MX 10 www";
-    let folder = tempfile::tempdir().unwrap();
-    for (file, zone) in [("one.key", "example.com"), ("child.key", "child.example.com")] {
-        let (_, text) = KeyPair::generate(&zone.parse().unwrap()).unwrap();
-        std::fs::write(folder.path().join(file), text).unwrap();
-    }
+    let folder = folder_with_keys(&["one.key"]);
     let toml = ZONE.replace("KEYS", "\"one.key\"").replace("@        300 MX 10 www", stale);
     let mut fixture = Fixture::in_folder(&toml, folder.path());
     let ds = fixture.ask(&Ask::new("child.example.com", "DS").dnssec()).data(RecordType::DS);
@@ -452,11 +447,7 @@ fn a_written_ds_that_fits_no_key_of_a_zone_served_here_gives_way() {
 
 #[test]
 fn a_key_that_is_not_announced_signs_and_the_zone_above_does_not_know_of_it() {
-    let folder = tempfile::tempdir().unwrap();
-    for (file, zone) in [("one.key", "example.com"), ("child.key", "child.example.com")] {
-        let (_, text) = KeyPair::generate(&zone.parse().unwrap()).unwrap();
-        std::fs::write(folder.path().join(file), text).unwrap();
-    }
+    let folder = folder_with_keys(&["one.key"]);
     let toml = ZONE.replace("KEYS", "\"one.key\"");
     let toml = toml.replace("dnssec-key = \"child.key\"", "dnssec-key = \"child.key\"\ndnssec-announce = false");
     let mut fixture = Fixture::in_folder(&toml, folder.path());

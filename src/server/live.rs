@@ -158,8 +158,8 @@ impl Live {
         self.publish(&mut self.control(), false, None);
     }
 
-    /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go. Those are held here until
-    /// no worker reads them any more, so that none of them spends its time on freeing a whole map.
+    /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go.
+    /// Those are held here until no worker reads them any more, so that none of them spends its time on freeing a whole map.
     pub fn housekeep(&self) {
         let mut control = self.control();
         control.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);

@@ -19,7 +19,8 @@ const BACKDATED_S: u64 = DAY_S;
 const EXPIRY_JITTER_S: u64 = DAY_S;
 /// A zone is signed anew after this time, and
 const REFRESH_S: u64 = 5 * DAY_S;
-/// up to this much later: zones and servers do not all sign at one instant. Six days are left then.
+/// up to this much later: zones do not all sign at one instant, nor do servers that last signed in different seconds. A week is
+/// left then.
 const REFRESH_JITTER_S: u64 = 2 * DAY_S;
 /// A clock that stands so much before the moment of signing was set back: what was signed may not be valid yet.
 const CLOCK_BACK_S: u64 = 3600;
