@@ -3,6 +3,7 @@
 pub mod identity;
 pub mod live;
 pub mod operations;
+pub mod state;
 pub mod watch;
 pub mod world;
 
@@ -21,11 +22,11 @@ use tokio::{
 };
 
 pub use self::world::World;
-use self::{identity::Keeper, live::Answerer, live::Live, operations::Running};
+use self::{identity::Keeper, live::Answerer, live::Live, operations::Running, state::StateDir};
 use crate::{
     admin,
     config::{
-        Report,
+        Problem, Report,
         cookie_secrets::is_open_to_others,
         model::{Config, Encrypted, Server},
     },
@@ -106,6 +107,8 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     install_crypto_provider();
     end_on_data_plane_panic();
     sys::limits::raise_open_files();
+    let state = StateDir::open(world.config.server.state_dir.as_deref())
+        .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
     let (bound, encrypted) = bind(&world.config.server)?;
     let admin_listener = world.config.admin.listen.map(bind_admin).transpose()?;
     let ready = Ready {
@@ -119,7 +122,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     let limits = world.config.server.limits;
     let board = Arc::new(Board::default());
     let prober = Prober::start(world.targets(), board.clone(), Arc::new(NetProbe::default()), runtime.handle());
-    let live = Live::new(world.clone(), board);
+    let live = Live::new(world.clone(), board, state);
     let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
     let make_worker = || {
         let counters = live.registry.register();
@@ -374,6 +377,7 @@ fn tell_what_needs_a_restart(before: &Config, after: &Config) {
         ("server.encrypted.dot", changed(|encrypted| &encrypted.dot)),
         ("server.encrypted.doq", changed(|encrypted| &encrypted.doq)),
         ("server.encrypted.doh", changed(|encrypted| &encrypted.doh)),
+        ("server.state-dir", before.server.state_dir != after.server.state_dir),
         ("server.threads", before.server.threads != after.server.threads),
         ("admin.listen", before.admin.listen != after.admin.listen),
     ];

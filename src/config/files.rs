@@ -43,6 +43,32 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
     File::open(path).map_err(|error| why(&error))
 }
 
+/// Says what stands in the way of writing files in a folder, or of making it where it is missing; leaves no trace.
+///
+/// # Errors
+/// As [`read_text`].
+pub(super) fn note_unwritable_folder(path: &Path) -> Result<(), String> {
+    let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    let is_there = |folder: &&Path| !matches!(folder.symlink_metadata(), Err(error) if missing.contains(&error.kind()));
+    // An empty path is what stands above a relative one: the working directory.
+    let named = path.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let Some(nearest) = named.into_iter().find(is_there) else { return Ok(()) };
+    let place = |what: &str| match nearest == path {
+        true => what.to_string(),
+        false => format!("cannot be made: `{}` {what}", nearest.display()),
+    };
+    if !nearest.is_dir() {
+        return Err(place("is not a directory"));
+    }
+    match tempfile::tempfile_in(nearest) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(place("may not be written to by this user"))
+        }
+        Err(error) => Err(place(&format!("cannot be written to: {error}"))),
+    }
+}
+
 fn why(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "does not exist".into(),
@@ -67,5 +93,21 @@ mod tests {
         assert_eq!(read_text(&file, 1 << 20), Err("is larger than 1 MiB".into()));
         std::fs::write(&file, "ok").unwrap();
         assert_eq!(read_text(&file, 10), Ok("ok".into()));
+    }
+
+    #[test]
+    fn a_folder_that_can_be_made_and_written_to_is_one_and_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let (deep, file) = (folder.path().join("a/b"), folder.path().join("file"));
+        assert_eq!(note_unwritable_folder(folder.path()), Ok(()));
+        assert_eq!(note_unwritable_folder(&deep), Ok(()));
+        assert_eq!(note_unwritable_folder(Path::new("no-such-folder")), Ok(()));
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(note_unwritable_folder(&file), Err("is not a directory".into()));
+        let told = note_unwritable_folder(&file.join("below")).unwrap_err();
+        assert_eq!(told, format!("cannot be made: `{}` is not a directory", file.display()));
+        let told = note_unwritable_folder(Path::new("/proc/self/below")).unwrap_err();
+        assert!(told.starts_with("cannot be made: `/proc/self` "), "{told}");
     }
 }

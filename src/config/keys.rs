@@ -115,7 +115,7 @@ pub static SERVER: Schema = Schema {
         key("listen", F::Texts(64, "address:port"), D::Texts(&["127.0.0.1:5300", "[::1]:5300"])),
         key("threads", F::Integer(0, 1024), D::Integer(0)),
         key("identity", F::Text(255), D::Text("")),
-        later("state-dir", F::Word("path"), D::Text("")),
+        key("state-dir", F::Word("path"), D::Text("")),
         later("region", F::Word("region"), D::Text("")),
         later("user", F::Word("user"), D::Text("")),
         key("cookie-secret-file", F::Word("path"), D::Text("")),

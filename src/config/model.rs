@@ -59,6 +59,8 @@ pub struct Server {
     pub identity: String,
     /// Where the secrets of the server cookies are; `None`: they are made at start.
     pub cookie_secret_file: Option<PathBuf>,
+    /// Where state is kept across restarts; `None`: in memory only. It can be written to, or made.
+    pub state_dir: Option<PathBuf>,
     /// `[server.limits]`.
     pub limits: Limits,
     /// `[server.encrypted]`; `None`: plain DNS only.

@@ -8,7 +8,10 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::world::{Published, World, unix_s};
+use super::{
+    state::StateDir,
+    world::{Published, World, unix_s},
+};
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
@@ -45,6 +48,8 @@ pub struct Live {
     pub registry: Registry,
     /// When the server started.
     pub started: SystemTime,
+    /// Where state is kept across restarts.
+    pub state: StateDir,
     control: Mutex<Control>,
 }
 
@@ -65,7 +70,7 @@ struct Control {
 
 impl Live {
     /// Publishes the first snapshot of `world`, whose targets are on the board.
-    pub fn new(world: Arc<World>, board: Arc<Board>) -> Arc<Live> {
+    pub fn new(world: Arc<World>, board: Arc<Board>, state: StateDir) -> Arc<Live> {
         let registry = Registry::new();
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
@@ -81,6 +86,7 @@ impl Live {
             board,
             registry,
             started: now,
+            state,
             control: Mutex::new(Control {
                 world,
                 zones,

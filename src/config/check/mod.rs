@@ -134,6 +134,7 @@ impl Context<'_> {
             identity: spec.identity.value.clone(),
             encrypted: spec.encrypted.as_ref().and_then(|encrypted| self.build_encrypted(encrypted, spec, admin)),
             cookie_secret_file: (!file.value.is_empty()).then(|| self.folder.join(&file.value)),
+            state_dir: self.build_state_dir(&spec.state_dir),
             limits: spec.limits,
         }
     }
@@ -150,6 +151,16 @@ impl Context<'_> {
                 self.problems.add(&at.span, message, help);
             }
         }
+    }
+
+    fn build_state_dir(&self, at: &At<String>) -> Option<PathBuf> {
+        let path = (!at.value.is_empty()).then(|| self.folder.join(&at.value))?;
+        if let Err(why) = files::note_unwritable_folder(&path) {
+            let message = format!("the state directory {} {why}", quote(&at.value));
+            let help = format!("name a directory that the server's user may write to; {}", self.looked_for(&at.value));
+            self.problems.add(&at.span, message, help);
+        }
+        Some(path)
     }
 
     fn build_geo(&self, spec: &GeoSpec) -> Geo {

@@ -17,6 +17,8 @@ pub(crate) struct ServerSpec {
     pub identity: At<String>,
     /// Empty: none.
     pub cookie_secret_file: At<String>,
+    /// Empty: none.
+    pub state_dir: At<String>,
     pub limits: Limits,
     pub encrypted: Option<EncryptedSpec>,
 }
@@ -81,6 +83,7 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
         threads: count(section.integer("threads").value),
         identity,
         cookie_secret_file: section.text("cookie-secret-file"),
+        state_dir: section.text("state-dir"),
         limits,
         encrypted,
     }

@@ -51,6 +51,7 @@ fn config(zones: Vec<Zone>) -> Config {
             threads: 0,
             identity: String::new(),
             cookie_secret_file: None,
+            state_dir: None,
             limits,
             encrypted: None,
         },
