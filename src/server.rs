@@ -3,6 +3,7 @@
 pub mod identity;
 pub mod live;
 pub mod operations;
+mod parallel;
 pub mod state;
 pub mod watch;
 pub mod world;
@@ -213,7 +214,7 @@ async fn control(
     let (stop, stopping) = channel::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
-    let follower = tokio::spawn(supervise(live.clone(), "publish", follow_health));
+    let follower = tokio::spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let admin = admin_listener.map(|listener| {
@@ -279,17 +280,6 @@ async fn announce_first_round(live: Arc<Live>) {
     let statuses = live.board.snapshot().statuses;
     let up = statuses.iter().filter(|status| status.is_up()).count();
     tracing::info!(targets = statuses.len(), up, "first round of probes done");
-}
-
-/// Publishes within moments of every change on the board.
-async fn follow_health(live: Arc<Live>) {
-    let mut changes = live.board.changes();
-    loop {
-        live.follow_health();
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Signs zones anew in good time, and when the clock was set. Looks every second: a look compares a few numbers.

@@ -13,6 +13,9 @@ use std::{
 
 use tokio::sync::watch;
 
+mod journal;
+
+use self::journal::{Journal, Touched};
 use super::{
     baseline::Baseline,
     probe::{ProbeError, ProbeResult},
@@ -22,6 +25,8 @@ use super::{
 
 /// A baseline that moves by less than this is not worth a new publication.
 const BASELINE_STEP: Duration = Duration::from_millis(1);
+/// So many changes are remembered at least, one by one, for those who follow the board; else as many as there are targets.
+const REMEMBERED_MIN: usize = 64;
 
 /// What is known of one target. Cloning shares everything but a few words.
 #[derive(Debug, Clone)]
@@ -92,6 +97,17 @@ impl Index<TargetId> for Snapshot {
     }
 }
 
+/// What changed on the board since somebody last looked.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// As in [`Snapshot::epoch`].
+    pub epoch: u64,
+    /// To be given to [`Board::changes_since`] the next time.
+    pub generation: u64,
+    /// How the targets stand now that answers may have to follow: those that changed, or all of them.
+    pub statuses: Vec<(TargetId, TargetStatus)>,
+}
+
 /// What is known of every target now.
 #[derive(Debug)]
 pub struct Board {
@@ -107,6 +123,7 @@ struct Inner {
     entries: Vec<Entry>,
     by_key: HashMap<TargetKey, usize>,
     undecided: usize,
+    journal: Journal,
     /// Baselines count minutes from here.
     born: Instant,
 }
@@ -134,6 +151,7 @@ impl Default for Board {
             entries: Vec::new(),
             by_key: HashMap::new(),
             undecided: 0,
+            journal: Journal::default(),
             born: tokio::time::Instant::now().into_std(),
         };
         Board {
@@ -169,7 +187,7 @@ impl Board {
         inner.undecided = inner.entries.iter().filter(|e| !e.verdict.is_decided()).count();
         inner.epoch += 1;
         let epoch = inner.epoch;
-        self.after_change(&inner, true);
+        self.after_change(&mut inner, Touched::All);
         epoch
     }
 
@@ -207,7 +225,8 @@ impl Board {
         inner.undecided -= usize::from(!before.is_decided());
         let told =
             |verdict: Verdict| (verdict.state(), verdict.is_decided(), verdict.in_doubt(), verdict.checks_left(rules));
-        self.after_change(&inner, told(before) != told(after) || baseline_moved);
+        let is_changed = told(before) != told(after) || baseline_moved;
+        self.after_change(&mut inner, if is_changed { Touched::One(at) } else { Touched::Nothing });
         Some(after.pace())
     }
 
@@ -236,7 +255,18 @@ impl Board {
         let inner = self.lock();
         let age = now.saturating_duration_since(inner.born);
         let statuses = inner.entries.iter().map(|entry| entry.status(age)).collect();
-        Snapshot { epoch: inner.epoch, generation: *self.generation.borrow(), statuses }
+        Snapshot { epoch: inner.epoch, generation: inner.journal.generation(), statuses }
+    }
+
+    /// What changed after the generation `seen`, at the cost of that alone; everything, when `seen` is 0, of another list of
+    /// targets, or long ago.
+    pub fn changes_since(&self, seen: u64) -> Changes {
+        let now = tokio::time::Instant::now().into_std();
+        let inner = self.lock();
+        let age = now.saturating_duration_since(inner.born);
+        let places = inner.journal.since(seen).unwrap_or_else(|| (0..inner.entries.len()).collect());
+        let statuses = places.into_iter().map(|at| (TargetId(at as u32), inner.entries[at].status(age))).collect();
+        Changes { epoch: inner.epoch, generation: inner.journal.generation(), statuses }
     }
 
     /// A number that rises whenever something that answers depend on changes: a state, a doubt, a baseline by a millisecond
@@ -266,12 +296,14 @@ impl Board {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn after_change(&self, inner: &Inner, changed: bool) {
+    /// To be called with every change, under the lock: whatever moves [`TargetStatus`] for more than one target at a time
+    /// is [`Touched::All`].
+    fn after_change(&self, inner: &mut Inner, touched: Touched) {
         if inner.undecided == 0 && inner.epoch > 0 {
             self.first_round.send_if_modified(|done| !std::mem::replace(done, true));
         }
-        if changed {
-            self.generation.send_modify(|generation| *generation += 1);
+        if inner.journal.note(touched, inner.entries.len().max(REMEMBERED_MIN)) {
+            self.generation.send_replace(inner.journal.generation());
         }
     }
 

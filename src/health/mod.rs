@@ -8,7 +8,7 @@ pub mod schedule;
 pub mod target;
 pub mod verdict;
 
-pub use board::{Board, Snapshot, TargetStatus};
+pub use board::{Board, Changes, Snapshot, TargetStatus};
 pub use check::{Check, CheckKind, Endpoint, HttpCheck, StatusSet};
 pub use probe::{NetProbe, Probe, ProbeError, ProbeResult, tls::install_crypto_provider};
 pub use schedule::{Prober, probe_once};

@@ -57,7 +57,8 @@ impl Target {
 #[derive(Debug, Clone, Default)]
 pub struct Targets {
     list: Arc<[Arc<Target>]>,
-    ids: Vec<TargetId>,
+    ids: Arc<[TargetId]>,
+    pairs: Arc<[Vec<usize>]>,
 }
 
 impl Targets {
@@ -82,7 +83,11 @@ impl Targets {
             }
             ids.push(TargetId(u32::try_from(at).expect("a configuration holds far fewer than 2^32 targets")));
         }
-        Targets { list: list.into_iter().map(Arc::new).collect(), ids }
+        let mut pairs = vec![Vec::new(); list.len()];
+        for (pair, id) in ids.iter().enumerate() {
+            pairs[id.index()].push(pair);
+        }
+        Targets { list: list.into_iter().map(Arc::new).collect(), ids: ids.into(), pairs: pairs.into() }
     }
 
     /// The targets, indexed by [`TargetId`].
@@ -93,6 +98,11 @@ impl Targets {
     /// For each pair given to [`Targets::new`], in its order, the target it became.
     pub fn ids(&self) -> &[TargetId] {
         &self.ids
+    }
+
+    /// The other way round: which of the pairs given to [`Targets::new`] became this target.
+    pub fn pairs(&self, id: TargetId) -> &[usize] {
+        &self.pairs[id.index()]
     }
 }
 
@@ -115,6 +125,7 @@ mod tests {
         ]);
         assert_eq!(targets.ids(), [0, 1, 0, 2, 0].map(TargetId));
         assert_eq!(targets.list().len(), 3);
+        assert_eq!([0, 1, 2].map(|id| targets.pairs(TargetId(id))), [&[0, 2, 4][..], &[1], &[3]]);
         assert_eq!(targets.list()[0].check_names, ["web", "other"]);
     }
 }

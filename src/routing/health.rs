@@ -1,7 +1,11 @@
 //! Health as queries see it: for each pool, which members answer now and how long that surely holds. A change of health makes a
 //! new view; the map and everything else stay as they are.
+//!
+//! [`HealthView::new`] says what a view is; [`Followed`] keeps one up to date at the cost of the pools that a change concerns.
+//! Whatever else comes to decide on a pool (an operator's word, for one) goes into [`PoolState::of`], and where it changes, into
+//! the pools that [`Followed::update`] works out anew.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::plan::{Family, Member, Plan, Pool, PoolId};
 use crate::{config::model::RegionId, health::Endpoint};
@@ -32,8 +36,8 @@ pub struct HealthView {
 /// The state of a pool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolState {
-    /// By member: it answers.
-    pub up: Box<[bool]>,
+    /// By member: it answers. The same allocation for as long as nothing in it changes.
+    pub up: Arc<[bool]>,
     /// Enough members are up for the region to count.
     pub is_healthy: bool,
     usable: [bool; 3],
@@ -53,7 +57,7 @@ impl PoolState {
 
     fn of(pool: &Pool, targets: &[TargetHealth]) -> PoolState {
         let health = |target: Option<usize>| target.map_or(TargetHealth::UNKNOWN, |index| targets[index]);
-        let up: Box<[bool]> = pool.members.iter().map(|member| health(member.target).up).collect();
+        let up: Arc<[bool]> = pool.members.iter().map(|member| health(member.target).up).collect();
         let up_count = up.iter().filter(|up| **up).count();
         let is_healthy = up_count >= pool.min_healthy.of(up.len());
         let is_usable = |family| {
@@ -85,15 +89,9 @@ impl HealthView {
     /// Works the view out; `targets` are in the order of [`Plan::targets`].
     pub fn new(plan: &Plan, targets: &[TargetHealth]) -> HealthView {
         let mut baselines_ms = vec![f32::INFINITY; plan.region_names.len()];
-        for pool in &plan.pools {
-            for ms in pool.members.iter().filter_map(|m| targets[m.target?].baseline_ms) {
-                let lowest = &mut baselines_ms[pool.region.index()];
-                *lowest = lowest.min(ms + plan.region_bias_ms[pool.region.index()]);
-            }
-        }
-        let mut fallback_order: Vec<RegionId> = (0..plan.region_names.len()).map(|n| RegionId(n as u8)).collect();
-        fallback_order.sort_by(|a, b| baselines_ms[a.index()].total_cmp(&baselines_ms[b.index()]));
-        HealthView { pools: plan.pools.iter().map(|pool| PoolState::of(pool, targets)).collect(), fallback_order }
+        lower_baselines(plan, targets, |_| true, &mut baselines_ms);
+        let pools = plan.pools.iter().map(|pool| PoolState::of(pool, targets)).collect();
+        HealthView { pools, fallback_order: fallback_order(&baselines_ms) }
     }
 
     /// The state of a pool.
@@ -104,5 +102,190 @@ impl HealthView {
     /// The regions in the order for clients of whom nothing is known: by this server's own connect times (and bias), else file order.
     pub fn fallback_order(&self) -> &[RegionId] {
         &self.fallback_order
+    }
+}
+
+/// A view with what it was made from, kept up to date change by change.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    targets: Vec<TargetHealth>,
+    /// By region: the lowest of its targets' baselines, bias included.
+    baselines_ms: Vec<f32>,
+    view: Arc<HealthView>,
+}
+
+impl Followed {
+    /// Before anything is known: everything is up.
+    pub fn new(plan: &Plan) -> Followed {
+        let targets = vec![TargetHealth::UNKNOWN; plan.targets.len()];
+        let view = Arc::new(HealthView::new(plan, &targets));
+        Followed { targets, baselines_ms: vec![f32::INFINITY; plan.region_names.len()], view }
+    }
+
+    /// The view as it stands; the same `Arc` as before unless an update said that it has changed.
+    pub fn view(&self) -> &Arc<HealthView> {
+        &self.view
+    }
+
+    /// Takes in how some targets (by their position in [`Plan::targets`]) stand now. True when that changes the view, which
+    /// then is what [`HealthView::new`] makes of all targets. `plan` is that of [`Followed::new`].
+    pub fn update(&mut self, plan: &Plan, changes: impl IntoIterator<Item = (usize, TargetHealth)>) -> bool {
+        let mut pools = Vec::new();
+        let mut moved = Vec::new();
+        for (index, now) in changes {
+            let before = std::mem::replace(&mut self.targets[index], now);
+            let of_target = &plan.pools_of_target[index];
+            if (before.up, before.doubt_s) != (now.up, now.doubt_s) {
+                pools.extend_from_slice(of_target);
+            }
+            if before.baseline_ms != now.baseline_ms {
+                moved.extend(of_target.iter().map(|id| plan.pools[id.0 as usize].region));
+            }
+        }
+        pools.sort_unstable();
+        pools.dedup();
+        let order = self.reorder(plan, &moved);
+        let mut changed: Vec<(PoolId, PoolState)> = Vec::new();
+        for id in pools {
+            let (before, mut now) = (self.view.pool(id), PoolState::of(&plan.pools[id.0 as usize], &self.targets));
+            if *before != now {
+                if before.up == now.up {
+                    now.up = before.up.clone();
+                }
+                changed.push((id, now));
+            }
+        }
+        if changed.is_empty() && order.is_none() {
+            return false;
+        }
+        let view = Arc::make_mut(&mut self.view);
+        if let Some(order) = order {
+            view.fallback_order = order;
+        }
+        for (id, state) in changed {
+            view.pools[id.0 as usize] = state;
+        }
+        true
+    }
+
+    /// Takes in that baselines in these regions have moved; the new order, if that makes another.
+    fn reorder(&mut self, plan: &Plan, moved: &[RegionId]) -> Option<Vec<RegionId>> {
+        if moved.is_empty() {
+            return None;
+        }
+        let mut is_moved = vec![false; self.baselines_ms.len()];
+        for region in moved {
+            is_moved[region.index()] = true;
+            self.baselines_ms[region.index()] = f32::INFINITY;
+        }
+        lower_baselines(plan, &self.targets, |region| is_moved[region.index()], &mut self.baselines_ms);
+        let order = fallback_order(&self.baselines_ms);
+        (order != self.view.fallback_order).then_some(order)
+    }
+}
+
+/// Lowers each region's figure to the lowest baseline of its targets, bias included, in the regions of `only`.
+fn lower_baselines(plan: &Plan, targets: &[TargetHealth], only: impl Fn(RegionId) -> bool, lowest_ms: &mut [f32]) {
+    for pool in plan.pools.iter().filter(|pool| only(pool.region)) {
+        let lowest = &mut lowest_ms[pool.region.index()];
+        for ms in pool.members.iter().filter_map(|m| targets[m.target?].baseline_ms) {
+            *lowest = lowest.min(ms + plan.region_bias_ms[pool.region.index()]);
+        }
+    }
+}
+
+/// Lowest baseline first, ties in file order.
+fn fallback_order(baselines_ms: &[f32]) -> Vec<RegionId> {
+    let mut order: Vec<RegionId> = (0..baselines_ms.len()).map(|n| RegionId(n as u8)).collect();
+    order.sort_by(|a, b| baselines_ms[a.index()].total_cmp(&baselines_ms[b.index()]));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::LazyLock};
+
+    use proptest::{collection::vec, option, prelude::*, sample::Index};
+
+    use super::*;
+    use crate::{
+        config::{self, Source},
+        routing::plan::Draft,
+        zone::content,
+    };
+
+    /// Pools that share targets, of both families, of a name, with and without a check, and with more than one needed.
+    const CONFIG: &str = r#"
+        [checks.web]
+        type = "tcp"
+        port = 80
+        [checks.slow]
+        type = "tcp"
+        port = 81
+        [regions.us]
+        location = "aws:us-east-1"
+        endpoints = ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+        check = "web"
+        [regions.eu]
+        location = "aws:eu-west-1"
+        endpoints = ["198.51.100.1", "198.51.100.2", "2001:db8:1::1"]
+        check = "web"
+        min-healthy = 2
+        bias = "2ms"
+        [regions.ap]
+        location = "aws:ap-northeast-1"
+        endpoints = ["203.0.113.1"]
+        [zones."example.com"]
+        nameservers = ["ns1.example.net."]
+        [zones."example.com".routes.one]
+        [zones."example.com".routes.two]
+        check = "slow"
+        endpoints = { us = ["192.0.2.1", "192.0.2.3"], eu = ["2001:db8:1::1"], ap = ["203.0.113.1", "2001:db8:2::1"] }
+        [zones."example.com".routes.name]
+        regions = ["us", "eu"]
+        check = "web"
+        endpoints = { us = ["us.example.net"], eu = ["eu.example.net"] }
+    "#;
+
+    static PLAN: LazyLock<Plan> = LazyLock::new(|| {
+        let source = Arc::new(Source { name: "test.toml".into(), text: CONFIG.into() });
+        let config = config::parse(source, Path::new("")).unwrap_or_else(|report| panic!("{report}"));
+        let contents = content::gather(&config).unwrap_or_else(|report| panic!("{report}"));
+        Draft::new(&config, &contents).plan
+    });
+
+    fn state() -> impl Strategy<Value = TargetHealth> {
+        let baseline_ms = option::of((1..5u8).prop_map(f32::from));
+        (any::<bool>(), option::of(1..4u32), baseline_ms).prop_map(|(up, doubt_s, baseline_ms)| TargetHealth {
+            up,
+            doubt_s,
+            baseline_ms,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_view_kept_up_to_date_is_the_view_made_afresh(
+            rounds in vec(vec((any::<Index>(), state()), 0..5), 1..20),
+        ) {
+            let plan = &*PLAN;
+            let mut targets = vec![TargetHealth::UNKNOWN; plan.targets.len()];
+            let mut followed = Followed::new(plan);
+            for round in rounds {
+                let before = followed.view().clone();
+                let changes: Vec<_> = round.iter().map(|(index, state)| (index.index(targets.len()), *state)).collect();
+                for (index, state) in &changes {
+                    targets[*index] = *state;
+                }
+                let is_changed = followed.update(plan, changes);
+                let (afresh, after) = (HealthView::new(plan, &targets), followed.view());
+                prop_assert_eq!(&**after, &afresh);
+                prop_assert_eq!(is_changed, *before != afresh);
+                prop_assert_eq!(is_changed, !Arc::ptr_eq(&before, after), "what is published is never touched");
+                for (before, after) in before.pools.iter().zip(&after.pools) {
+                    prop_assert_eq!(before.up == after.up, Arc::ptr_eq(&before.up, &after.up), "shared while equal");
+                }
+            }
+        }
     }
 }

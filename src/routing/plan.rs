@@ -53,6 +53,8 @@ pub struct Plan {
     pub region_bias_ms: Vec<f32>,
     /// What is probed for the pools.
     pub targets: Vec<(Endpoint, Arc<Check>)>,
+    /// By target: the pools that have it.
+    pub pools_of_target: Vec<Vec<PoolId>>,
 }
 
 /// One route.
@@ -273,7 +275,14 @@ impl Draft {
         let Drafting { pools, targets, specs, .. } = drafting;
         let region_bias_ms = config.regions.iter().map(|region| region.bias_ms).collect();
         let region_names = config.regions.iter().map(|region| region.name.clone()).collect();
-        Draft { plan: Plan { routes, pools, maps: Vec::new(), region_names, region_bias_ms, targets }, specs }
+        let mut pools_of_target = vec![Vec::new(); targets.len()];
+        for (id, pool) in pools.iter().enumerate() {
+            for target in pool.members.iter().filter_map(|member| member.target) {
+                pools_of_target[target].push(PoolId(id as u32));
+            }
+        }
+        let maps = Vec::new();
+        Draft { plan: Plan { routes, pools, maps, region_names, region_bias_ms, targets, pools_of_target }, specs }
     }
 }
 

@@ -2,12 +2,15 @@
 //! members that are up and those of all members (for when nothing is usable), for each window, HTTPS records included. Made on the control plane before
 //! the health that they belong to is published; what did not change is taken over.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     hash::{WINDOWS, window},
     health::HealthView,
-    plan::{Family, Plan, Pool, Ring, Route},
+    plan::{Family, Plan, Pool, PoolId, Ring, Route},
     policy::{self, Reason},
 };
 use crate::{
@@ -22,16 +25,17 @@ pub struct SignedAnswers {
     routes: Vec<Option<RouteRrsigs>>, // in the order of `Plan::routes`; `None`: the zone is not signed
 }
 
+#[derive(Clone)]
 struct RouteRrsigs {
     signer: Arc<Signer>,
-    regions: Vec<Arc<RegionRrsigs>>, // in the order of `Route::regions`
+    regions: Arc<[Arc<RegionRrsigs>]>, // in the order of `Route::regions`
 }
 
 /// The signatures of a region's answers on a route.
 struct RegionRrsigs {
-    up: Box<[bool]>,
+    up: Arc<[bool]>,
     of_up: Families,
-    of_all: Families,
+    of_all: Arc<Families>,
 }
 
 /// By family; of names, the first alone.
@@ -56,19 +60,60 @@ type Rdatas = Vec<Vec<u8>>;
 /// Signatures by the type and data that they cover, to be taken over.
 type Known = BTreeMap<(u16, Rdatas), Arc<Fragment>>;
 
+/// Calls its second argument with each number below its first, once, in any order and on any threads, and returns when all of it
+/// is done.
+pub type ForEach<'f> = &'f dyn Fn(usize, &(dyn Fn(usize) + Sync));
+
 impl SignedAnswers {
     /// For a plan and its health. `before` is that of the same plan, or empty; signatures of the same signer are taken over.
     pub fn new(plan: &Plan, health: &HealthView, zones: &ZoneTable, before: &SignedAnswers) -> SignedAnswers {
-        let route = |(index, route): (usize, &Route)| {
-            let signer = &zones.zones()[route.zone].signed.as_ref()?.signer;
+        SignedAnswers::with(plan, health, zones, before, &|n, work| (0..n).for_each(work))
+    }
+
+    /// As [`SignedAnswers::new`]; `for_each` has the signing done, region by region of each route, where anything changed.
+    pub fn with(
+        plan: &Plan,
+        health: &HealthView,
+        zones: &ZoneTable,
+        before: &SignedAnswers,
+        for_each: ForEach,
+    ) -> SignedAnswers {
+        let mut to_sign = Vec::new();
+        let mut routes: Vec<Option<RouteRrsigs>> = Vec::with_capacity(plan.routes.len());
+        for (index, route) in plan.routes.iter().enumerate() {
+            let signer = zones.zones()[route.zone].signed.as_ref().map(|signed| &signed.signer);
             let before = before.routes.get(index).and_then(Option::as_ref);
-            let before = before.filter(|before| Arc::ptr_eq(&before.signer, signer));
-            let regions = route.regions.iter().enumerate().map(|(position, region)| {
-                region_rrsigs(plan, health, route, *region, signer, before.map(|before| &before.regions[position]))
-            });
-            Some(RouteRrsigs { signer: signer.clone(), regions: regions.collect() })
-        };
-        SignedAnswers { routes: plan.routes.iter().enumerate().map(route).collect() }
+            let before = before.filter(|before| signer.is_some_and(|signer| Arc::ptr_eq(&before.signer, signer)));
+            if let Some(signer) = signer {
+                let jobs = (0..route.regions.len()).map(|position| Job {
+                    index,
+                    route,
+                    position,
+                    signer,
+                    before: before.map(|before| &before.regions[position]),
+                });
+                to_sign.extend(jobs.filter(|job| job.unchanged(health).is_none()));
+            }
+            routes.push(before.cloned());
+        }
+        let signed: Vec<OnceLock<Arc<RegionRrsigs>>> = to_sign.iter().map(|_| OnceLock::new()).collect();
+        for_each(to_sign.len(), &|n| {
+            let _ = signed[n].set(Arc::new(to_sign[n].sign(plan, health))); // each number comes once
+        });
+        let mut signed = to_sign.iter().zip(signed).peekable();
+        while let Some((first, _)) = signed.peek() {
+            let Job { index, route, signer, .. } = **first;
+            let mut regions: Vec<Option<Arc<RegionRrsigs>>> = match &routes[index] {
+                Some(before) => before.regions.iter().cloned().map(Some).collect(),
+                None => vec![None; route.regions.len()],
+            };
+            while let Some((job, made)) = signed.next_if(|(job, _)| job.index == index) {
+                regions[job.position] = made.into_inner();
+            }
+            let regions = regions.into_iter().map(|made| made.expect("`for_each` has done every job")).collect();
+            routes[index] = Some(RouteRrsigs { signer: signer.clone(), regions });
+        }
+        SignedAnswers { routes }
     }
 
     /// The signatures of what a route (number `index`) answers.
@@ -83,37 +128,51 @@ impl SignedAnswers {
     ) -> Option<&Fragment> {
         let signed = self.routes.get(index)?.as_ref()?;
         let region = &signed.regions[route.regions.iter().position(|r| *r == region)?];
-        let families = if reason == Reason::AllDown { &region.of_all } else { &region.of_up };
+        let families = if reason == Reason::AllDown { &*region.of_all } else { &region.of_up };
         let windows = &families[family as usize];
         let n = windows.by_window.as_ref().map_or(0, |by| by[window(network_hash) as usize]);
         windows.rrsets.get(usize::from(n)).map(|signed| &*signed.rrsigs)
     }
 }
 
-fn region_rrsigs(
-    plan: &Plan,
-    health: &HealthView,
-    route: &Route,
-    region: RegionId,
-    signer: &Signer,
-    before: Option<&Arc<RegionRrsigs>>,
-) -> Arc<RegionRrsigs> {
-    let id = route.pool(region).expect("a route has a pool for each of its regions");
-    let (pool, up) = (&plan.pools[id.0 as usize], &health.pool(id).up);
-    if let Some(before) = before.filter(|before| before.up == *up) {
-        return before.clone();
+/// A region of a route to be signed.
+struct Job<'a> {
+    index: usize,
+    route: &'a Route,
+    position: usize,
+    signer: &'a Arc<Signer>,
+    before: Option<&'a Arc<RegionRrsigs>>,
+}
+
+impl Job<'_> {
+    fn pool(&self) -> PoolId {
+        self.route.pool(self.route.regions[self.position]).expect("a route has a pool for each of its regions")
     }
-    let mut known = before.map(|before| before.known()).unwrap_or_default();
-    let mut families =
-        |up: Option<&[bool]>| Family::ALL.map(|family| windows(route, pool, family, up, signer, &mut known));
-    let (of_all, of_up) = (families(None), families(Some(up)));
-    Arc::new(RegionRrsigs { up: up.clone(), of_up, of_all })
+
+    /// The signatures before, when they are those of the same members.
+    fn unchanged(&self, health: &HealthView) -> Option<&Arc<RegionRrsigs>> {
+        let up = &health.pool(self.pool()).up;
+        self.before.filter(|before| Arc::ptr_eq(&before.up, up) || before.up == *up)
+    }
+
+    fn sign(&self, plan: &Plan, health: &HealthView) -> RegionRrsigs {
+        let (pool, up) = (&plan.pools[self.pool().0 as usize], &health.pool(self.pool()).up);
+        let mut known = self.before.map(|before| before.known()).unwrap_or_default();
+        let mut families = |up: Option<&[bool]>| {
+            Family::ALL.map(|family| windows(self.route, pool, family, up, self.signer, &mut known))
+        };
+        let of_all = match self.before {
+            Some(before) => before.of_all.clone(),
+            None => Arc::new(families(None)),
+        };
+        RegionRrsigs { up: up.clone(), of_up: families(Some(up)), of_all }
+    }
 }
 
 impl RegionRrsigs {
     fn known(&self) -> Known {
         let mut known = Known::new();
-        for families in [&self.of_up, &self.of_all] {
+        for families in [&self.of_up, &*self.of_all] {
             for (windows, rtype) in families.iter().zip([rtype::A, rtype::AAAA, rtype::HTTPS]) {
                 known.extend(windows.rrsets.iter().map(|s| ((rtype, s.rdatas.clone()), s.rrsigs.clone())));
             }

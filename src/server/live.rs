@@ -9,14 +9,15 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 
 use super::{
+    parallel::for_each,
     state::StateDir,
-    world::{Published, World, unix_s},
+    world::{Published, World, target_health, unix_s},
 };
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
     health::{self, Board, Prober},
-    routing::{RateLimiter, Snapshot, health::HealthView, rate_limit::Network, signed::SignedAnswers},
+    routing::{RateLimiter, Snapshot, health::Followed, rate_limit::Network, signed::SignedAnswers},
     telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
@@ -25,6 +26,10 @@ use crate::{
 
 /// How often a new cookie secret is made. The one before stays valid, and cookies live an hour, so none is ever refused early.
 const COOKIE_SECRET_LASTS: Duration = Duration::from_secs(12 * 3600);
+
+/// Shortest time from one publication of health to the next: a change that stands alone is published at once, and a thousand
+/// that come within a second make some dozens of publications. Well below the 100 ms in which answers follow a verdict.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(25);
 
 /// At most one log line in so long tells that responses are limited.
 const LIMITING_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -58,6 +63,7 @@ struct Control {
     world: Arc<World>,
     zones: Arc<ZoneTable>, // of the world, with their present signatures
     epoch: u64,
+    health: Health,
     /// For a configuration without a file of secrets.
     cookies: CookieSecrets,
     cookies_made: Instant,
@@ -68,18 +74,44 @@ struct Control {
     retired: Vec<Arc<Snapshot>>,
 }
 
+/// The board as the world's plan sees it, change by change.
+struct Health {
+    view: Followed,
+    /// The board's generation up to which changes were taken in.
+    seen: u64,
+}
+
+impl Health {
+    /// Nothing is known yet: the first changes are all that the board has.
+    fn new(world: &World) -> Health {
+        Health { view: Followed::new(&world.plan), seen: 0 }
+    }
+
+    /// Takes in what changed.
+    fn take_in(&mut self, world: &World, changes: &health::Changes) {
+        self.seen = changes.generation;
+        let of_pairs = changes.statuses.iter().flat_map(|(id, status)| {
+            let health = target_health(status);
+            world.targets().pairs(*id).iter().map(move |pair| (*pair, health))
+        });
+        self.view.update(&world.plan, of_pairs);
+    }
+}
+
 impl Live {
     /// Publishes the first snapshot of `world`, whose targets are on the board.
     pub fn new(world: Arc<World>, board: Arc<Board>, state: StateDir) -> Arc<Live> {
         let registry = Registry::new();
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
-        let statuses = board.snapshot();
-        let health = HealthView::new(&world.plan, &world.target_health(&statuses));
+        let changes = board.changes_since(0);
+        let mut health = Health::new(&world);
+        health.take_in(&world, &changes);
         let zones = world.zones.clone();
         let rate_limiter = rate_limiter(world.config.server.limits.responses_per_second, None);
         let secrets = world.cookie_secrets.unwrap_or(cookies);
-        let snapshot = world.first_snapshot(health, keys, secrets).with_rate_limiter(rate_limiter.clone());
+        let snapshot =
+            world.first_snapshot(health.view.view().clone(), keys, secrets).with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
         Arc::new(Live {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -90,7 +122,8 @@ impl Live {
             control: Mutex::new(Control {
                 world,
                 zones,
-                epoch: statuses.epoch,
+                epoch: changes.epoch,
+                health,
                 cookies,
                 cookies_made: Instant::now(),
                 rate_limiter,
@@ -149,6 +182,7 @@ impl Live {
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
         control.zones = world.zones.clone();
+        control.health = Health::new(&world);
         control.rate_limiter =
             rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
         control.world = world;
@@ -159,9 +193,22 @@ impl Live {
         self.publish(&mut control, true, Some(&world.signed));
     }
 
-    /// Follows the board: publishes if an answer can have changed.
-    pub fn follow_health(&self) {
-        self.publish(&mut self.control(), false, None);
+    /// Follows the board for ever: publishes at once when an answer can have changed, and then not again within
+    /// [`PUBLISH_PAUSE`], so that many changes at one time are a few publications.
+    pub async fn follow_health(&self) {
+        let mut changes = self.board.changes();
+        {
+            let mut control = self.control();
+            control.health = Health::new(&control.world); // a panic may have left it half changed
+        }
+        loop {
+            if self.publish(&mut self.control(), false, None) {
+                tokio::time::sleep(PUBLISH_PAUSE).await;
+            }
+            if changes.changed().await.is_err() {
+                return; // never: the board lives as long as `self`
+            }
+        }
     }
 
     /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go.
@@ -177,17 +224,18 @@ impl Live {
         self.tell_of_limiting(&mut control);
     }
 
-    /// `prepared`: signatures made for the world and zones of `control`, if those before are of others.
-    fn publish(&self, control: &mut Control, even_if_equal: bool, prepared: Option<&SignedAnswers>) {
-        let statuses = self.board.snapshot();
-        if statuses.epoch != control.epoch {
-            return; // the board is ahead: whoever replaced its targets publishes next
+    /// True when it published. `prepared`: signatures made for the world and zones of `control`, if those before are of others.
+    fn publish(&self, control: &mut Control, even_if_equal: bool, prepared: Option<&SignedAnswers>) -> bool {
+        let changes = self.board.changes_since(control.health.seen);
+        if changes.epoch != control.epoch {
+            return false; // the board is ahead: whoever replaced its targets publishes next
         }
         let world = control.world.clone();
-        let health = HealthView::new(&world.plan, &world.target_health(&statuses));
+        control.health.take_in(&world, &changes);
+        let health = control.health.view.view().clone();
         let before = self.snapshot.load_full();
-        if !even_if_equal && *before.health == health {
-            return;
+        if !even_if_equal && Arc::ptr_eq(&before.health, &health) {
+            return false;
         }
         let is_same_plan = Arc::ptr_eq(&before.plan, &world.plan);
         let answer_keys = match is_same_plan {
@@ -196,13 +244,15 @@ impl Live {
         };
         // A snapshot before with another plan is never without prepared ones: only `take_up` changes the plan.
         let signed_before = prepared.unwrap_or(&before.signed);
-        let signed = Arc::new(SignedAnswers::new(&world.plan, &health, &control.zones, signed_before));
+        let signed = Arc::new(SignedAnswers::with(&world.plan, &health, &control.zones, signed_before, &for_each));
         let cookies = world.cookie_secrets.unwrap_or(control.cookies);
         let zones = control.zones.clone();
-        let published = Published { zones, health: Arc::new(health), signed, answer_keys, cookies };
+        let published = Published { zones, health, signed, answer_keys, cookies };
         let snapshot = world.snapshot(before.generation + 1, published).with_rate_limiter(control.rate_limiter.clone());
         self.snapshot.store(Arc::new(snapshot));
         control.retired.push(before);
+        control.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        true
     }
 
     /// Signs those zones anew whose time has come, which takes a while with many names, and publishes them; health is followed
@@ -215,7 +265,7 @@ impl Live {
         let Some(signed) = zones.signed_anew(&world.contents, now_s) else { return false };
         let before = self.snapshot.load_full();
         let prepared = match Arc::ptr_eq(&before.plan, &world.plan) {
-            true => SignedAnswers::new(&world.plan, &before.health, &signed, &before.signed),
+            true => SignedAnswers::with(&world.plan, &before.health, &signed, &before.signed, &for_each),
             false => return true, // a reload is on its way, and has signed everything
         };
         let mut control = self.control();

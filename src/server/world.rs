@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::watch::Files;
+use super::{parallel::for_each, watch::Files};
 use crate::{
     answer::explain::{self, Explanation},
     config::{self, Config, Problem, Report, cookie_secrets},
@@ -104,7 +104,7 @@ impl World {
         let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
         Ok(World {
             path: path.to_owned(),
-            signed: SignedAnswers::new(&plan, &all_up, &zones, &SignedAnswers::default()),
+            signed: SignedAnswers::with(&plan, &all_up, &zones, &SignedAnswers::default(), &for_each),
             zones: Arc::new(zones),
             warnings: contents.iter().flat_map(|content| &content.warnings).map(Problem::brief).collect(),
             contents: keep_signed(contents),
@@ -179,10 +179,15 @@ impl World {
     }
 
     /// What queries read at first: the zones as they were compiled, and all that routes can answer with signed.
-    pub fn first_snapshot(&self, health: HealthView, answer_keys: Arc<AnswerKeys>, cookies: CookieSecrets) -> Snapshot {
-        let zones = self.zones.clone();
-        let signed = Arc::new(SignedAnswers::new(&self.plan, &health, &zones, &self.signed));
-        self.snapshot(1, Published { zones, health: Arc::new(health), signed, answer_keys, cookies })
+    pub fn first_snapshot(
+        &self,
+        health: impl Into<Arc<HealthView>>,
+        answer_keys: Arc<AnswerKeys>,
+        cookies: CookieSecrets,
+    ) -> Snapshot {
+        let (zones, health) = (self.zones.clone(), health.into());
+        let signed = Arc::new(SignedAnswers::with(&self.plan, &health, &zones, &self.signed, &for_each));
+        self.snapshot(1, Published { zones, health, signed, answer_keys, cookies })
     }
 
     /// What queries read, for what changes while the world stays.
@@ -206,18 +211,14 @@ impl World {
             answer_keys,
         }
     }
+}
 
-    /// The state of the plan's targets as the board has it, in the plan's order.
-    pub fn target_health(&self, board: &health::Snapshot) -> Vec<TargetHealth> {
-        let of = |id: &health::TargetId| {
-            let status = &board[*id];
-            TargetHealth {
-                up: status.is_up(),
-                doubt_s: status.ttl_bound.map(|bound| bound.as_millis().div_ceil(1000) as u32),
-                baseline_ms: status.baseline_ms().map(|ms| ms as f32),
-            }
-        };
-        self.targets.ids().iter().map(of).collect()
+/// A target's state as routing sees it.
+pub fn target_health(status: &health::TargetStatus) -> TargetHealth {
+    TargetHealth {
+        up: status.is_up(),
+        doubt_s: status.ttl_bound.map(|bound| bound.as_millis().div_ceil(1000) as u32),
+        baseline_ms: status.baseline_ms().map(|ms| ms as f32),
     }
 }
 

@@ -181,3 +181,24 @@ fn every_transition_is_logged_with_its_reason() {
     assert!(lines[0].contains("connection refused"), "{text}");
     assert!(lines[1].contains("INFO") && lines[1].contains("endpoint is up again"), "{text}");
 }
+
+#[test]
+fn who_follows_the_board_is_told_what_changed_alone_and_all_of_another_list() {
+    let check = Arc::new(tcp_check(80));
+    let (board, targets) = board(three(&check));
+    let ids = |changes: &Changes| changes.statuses.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
+    let all = board.changes_since(0);
+    assert_eq!((ids(&all), all.epoch), (vec![0, 1, 2], 1));
+    assert_eq!(ids(&board.changes_since(all.generation)), [0u32; 0]);
+    for result in [success(5), failure(), failure(), failure()] {
+        tell(&board, &targets.list()[1], result);
+    }
+    tell(&board, &targets.list()[0], success(5));
+    let some = board.changes_since(all.generation);
+    assert_eq!(ids(&some), [0, 1]);
+    assert_eq!((some.statuses[0].1.state, some.statuses[1].1.state), (State::Up, State::Down));
+    assert_eq!(some.generation, board.snapshot().generation);
+    board.adopt(&Targets::new(vec![(address("192.0.2.9"), check)]), SystemTime::now());
+    let other = board.changes_since(some.generation);
+    assert_eq!((ids(&other), other.epoch), (vec![0], 2));
+}

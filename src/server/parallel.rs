@@ -1,0 +1,51 @@
+//! Work of the control plane that is worth more than one core: signatures by the thousand. Threads live as long as the work.
+
+use std::{
+    num::NonZero,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+/// Most threads for one piece of work: what it shares with answering queries is the machine.
+const THREADS_MAX: usize = 8;
+/// Fewer pieces than this each are not worth a thread.
+const PIECES_PER_THREAD_MIN: usize = 16;
+
+/// Does `work` for each number below `n`, on several threads where that is worth it, and returns when all of it is done.
+pub fn for_each(n: usize, work: &(dyn Fn(usize) + Sync)) {
+    let worth = (n / PIECES_PER_THREAD_MIN).min(THREADS_MAX);
+    let threads = if worth < 2 { 1 } else { thread::available_parallelism().map_or(1, NonZero::get).min(worth) };
+    let next = AtomicUsize::new(0);
+    let work_off = || {
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= n {
+                break;
+            }
+            work(piece);
+        }
+    };
+    // A panic in one of them comes out of the scope.
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work_off);
+        }
+        work_off();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_done_once() {
+        for n in [0, 1, 15, 40, 1_000] {
+            let done: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            for_each(n, &|piece| {
+                done[piece].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(done.iter().all(|times| times.load(Ordering::Relaxed) == 1), "{n}");
+        }
+    }
+}
