@@ -1,5 +1,6 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
 
+mod files;
 pub mod identity;
 pub mod live;
 pub mod operations;
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 pub use self::world::World;
-use self::{identity::Keeper, live::Answerer, live::Live, operations::Running, state::StateDir};
+use self::{files::Files, identity::Keeper, live::Answerer, live::Live, operations::Running, state::StateDir};
 use crate::{
     admin,
     config::{
@@ -32,7 +33,6 @@ use crate::{
         model::{Config, Encrypted, Server},
     },
     health::{Board, NetProbe, Prober, install_crypto_provider},
-    sys,
     transport::{self, BindError, Bound, BoundEncrypted, Serving, Worker},
 };
 
@@ -107,7 +107,7 @@ pub fn serve_config(config: Config, path: PathBuf, on_ready: impl FnOnce(&Ready)
 fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
     install_crypto_provider();
     end_on_data_plane_panic();
-    sys::limits::raise_open_files();
+    let files = Files::of(&world.config.server);
     let state = StateDir::open(world.config.server.state_dir.as_deref())
         .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
     let (bound, encrypted) = bind(&world.config.server)?;
@@ -122,7 +122,8 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     let world = Arc::new(world);
     let limits = world.config.server.limits;
     let board = Arc::new(Board::default());
-    let prober = Prober::start(world.targets(), board.clone(), Arc::new(NetProbe::default()), runtime.handle());
+    let probe = Arc::new(NetProbe::default());
+    let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
     let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
     let make_worker = || {
@@ -134,6 +135,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
         serving.start_encrypted(encrypted, &keeper.current, make_worker)?;
     }
     tell_ready(&world, &ready, begun);
+    files.tell_if_short(world.targets());
     tell_if_secrets_are_open(&world.config);
     on_ready(&ready);
     drop(inside);
@@ -332,6 +334,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
             let world = Arc::new(world);
             live.take_up(world.clone(), prober);
             world.log_warnings();
+            Files::of(&world.config.server).tell_if_short(world.targets());
             tracing::info!("reloaded: {}", world.summary());
             return true;
         }

@@ -67,12 +67,16 @@ impl Verdict {
     }
 }
 
+/// Files that the command itself has open at most: the rest is for probes.
+const OWN_FILES: u64 = 64;
+
 /// Probes once.
 pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let world = World::load(&args.file.path()?)?;
-    crate::sys::limits::raise_open_files();
+    let left = crate::sys::limits::raise_open_files().saturating_sub(OWN_FILES);
+    let open_max = usize::try_from(left).unwrap_or(usize::MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let results = runtime.block_on(probe_once(world.targets(), Arc::new(NetProbe::default())));
+    let results = runtime.block_on(probe_once(world.targets(), Arc::new(NetProbe::default()), open_max));
     runtime.shutdown_background(); // a name that the system is still resolving holds up nobody
     let rows = rows(&world, &results);
     match args.json {

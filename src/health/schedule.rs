@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     board::Board,
+    check::Endpoint,
     probe::{Probe, ProbeError, ProbeResult},
     target::{Target, TargetKey, Targets},
     verdict::Pace,
@@ -31,6 +32,8 @@ pub const STARTING_MAX: usize = 512;
 /// After so long a probe no longer counts as starting: it only waits, which costs a socket and nothing else. Without this, a
 /// thousand black holes would hold every place for their timeouts, and delay the probes of all that is alive.
 const STARTING_LASTS_MAX: Duration = Duration::from_millis(500);
+/// How many places a host name takes: each of its addresses is probed, and most names have few.
+const PLACES_OF_NAME: u32 = 4;
 /// A probe that begins, or is timed out, later than this after its time shows that the process stood still: stopped,
 /// suspended, or starved. Its timeout then says nothing about the target.
 const STALL_MIN: Duration = Duration::from_secs(1);
@@ -51,13 +54,20 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Puts `targets` on the board and begins to probe them on `runtime`, all at once as far as the bound allows.
-    pub fn start(targets: &Targets, board: Arc<Board>, probe: Arc<dyn Probe>, runtime: &Handle) -> Prober {
+    /// Puts `targets` on the board and begins to probe them on `runtime`, all at once as far as the bounds allow: at most
+    /// [`STARTING_MAX`] begin at a time, and at most `open_max` (from 1 up) are under way, which is what files there are for.
+    pub fn start(
+        targets: &Targets,
+        board: Arc<Board>,
+        probe: Arc<dyn Probe>,
+        open_max: usize,
+        runtime: &Handle,
+    ) -> Prober {
         let (lists, incoming) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             board: board.clone(),
             probe,
-            starting: Semaphore::new(STARTING_MAX),
+            places: Places::new(open_max),
             begun: Instant::now(),
             warned: Mutex::new(None),
         });
@@ -84,15 +94,15 @@ impl Prober {
     }
 }
 
-/// Probes every target once, as many at a time as the bound allows; results by [`super::TargetId`].
-pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>) -> Vec<ProbeResult> {
-    let starting = Arc::new(Semaphore::new(STARTING_MAX));
+/// Probes every target once, as many at a time as the bounds allow (see [`Prober::start`]); results by [`super::TargetId`].
+pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>, open_max: usize) -> Vec<ProbeResult> {
+    let places = Arc::new(Places::new(open_max));
     let probes: Vec<_> = targets
         .list()
         .iter()
         .map(|target| {
-            let (target, probe, starting) = (target.clone(), probe.clone(), starting.clone());
-            tokio::spawn(async move { run_probe(&target, &*probe, &starting).await })
+            let (target, probe, places) = (target.clone(), probe.clone(), places.clone());
+            tokio::spawn(async move { run_probe(&target, &*probe, &places).await })
         })
         .collect();
     let mut results = Vec::with_capacity(probes.len());
@@ -107,11 +117,35 @@ pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>) -> Vec<ProbeRe
 struct Shared {
     board: Arc<Board>,
     probe: Arc<dyn Probe>,
-    starting: Semaphore,
+    places: Places,
     /// Turns in the interval count from here.
     begun: Instant,
     /// When it was last logged that a probe told nothing.
     warned: Mutex<Option<Instant>>,
+}
+
+/// What bounds the probes of all tasks; whoever waited longest comes first.
+struct Places {
+    /// For those that are starting.
+    starting: Semaphore,
+    /// For those that are under way, starting or waiting: each holds a socket.
+    open: Semaphore,
+    open_max: u32,
+}
+
+impl Places {
+    fn new(open_max: usize) -> Self {
+        let open_max = u32::try_from(open_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Places { starting: Semaphore::new(STARTING_MAX), open: Semaphore::new(open_max as usize), open_max }
+    }
+
+    /// How many of the open places a probe of `target` takes.
+    fn taken_by(&self, target: &Target) -> u32 {
+        match target.endpoint() {
+            Endpoint::Address(_) => 1,
+            Endpoint::Name(_) => PLACES_OF_NAME.min(self.open_max),
+        }
+    }
 }
 
 impl Shared {
@@ -222,7 +256,7 @@ async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
             continue;
         }
         skipped = false;
-        let (started, result) = run_probe(&target, &*shared.probe, &shared.starting).await;
+        let (started, result) = run_probe(&target, &*shared.probe, &shared.places).await;
         let ended = Instant::now();
         let overdue = ended.duration_since(started) > check.timeout + STALL_MIN;
         let untold = match &result.outcome {
@@ -246,8 +280,9 @@ async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
 }
 
 /// One probe, begun when there is a place for it; also tells when it began.
-async fn run_probe(target: &Target, probe: &dyn Probe, starting: &Semaphore) -> (Instant, ProbeResult) {
-    let place = starting.acquire().await.expect("the semaphore is never closed");
+async fn run_probe(target: &Target, probe: &dyn Probe, places: &Places) -> (Instant, ProbeResult) {
+    let _open = places.open.acquire_many(places.taken_by(target)).await.expect("the semaphore is never closed");
+    let place = places.starting.acquire().await.expect("the semaphore is never closed");
     let started = Instant::now();
     let mut probing = pin!(probe.probe(target));
     tokio::select! {

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 /// Longer than anything takes on a machine that is busy with something else; only ever waited out by a failure.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+const BINARY: &str = env!("CARGO_BIN_EXE_isochrone");
+
 /// A folder for a test's files, in which the program runs.
 pub struct Folder(TempDir);
 
@@ -62,7 +64,10 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isochrone"));
+        self.prepared(Command::new(BINARY), arguments)
+    }
+
+    fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).current_dir(self.path()).env_remove("RUST_LOG").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -89,7 +94,18 @@ impl Folder {
 
     /// The same with environment variables. With several addresses `dns` is the first.
     pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Program {
-        let mut command = self.command(&[&["--log-format", "json"], arguments].concat());
+        self.launch(Command::new(BINARY), arguments, variables)
+    }
+
+    /// The same, begun by another program (`ip netns exec NAME`) that is given the path of this one and what follows, and turns into
+    /// it. The addresses are those in there.
+    pub fn start_under(&self, mut outer: Command, arguments: &[&str], variables: &[(&str, &str)]) -> Program {
+        outer.arg(BINARY);
+        self.launch(outer, arguments, variables)
+    }
+
+    fn launch(&self, command: Command, arguments: &[&str], variables: &[(&str, &str)]) -> Program {
+        let mut command = self.prepared(command, &[&["--log-format", "json"], arguments].concat());
         let mut child = command.envs(variables.iter().copied()).spawn().unwrap();
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());

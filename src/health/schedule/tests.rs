@@ -73,7 +73,7 @@ fn ms(ms: u64) -> Duration {
 
 fn start(targets: &Targets, probe: &Arc<impl Probe>) -> (Prober, Arc<Board>) {
     let board = Arc::new(Board::default());
-    (Prober::start(targets, board.clone(), probe.clone(), &Handle::current()), board)
+    (Prober::start(targets, board.clone(), probe.clone(), usize::MAX, &Handle::current()), board)
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,6 +180,21 @@ async fn stuck_probes_delay_nobody_else() {
     let starts = probe.starts_of(&live);
     assert!(starts.len() >= 10, "{}", starts.len());
     assert!(starts[1..].windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(ms(10_000)) <= ms(2)), "{starts:?}");
+    prober.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_probes_are_under_way_than_there_are_files_for_and_all_have_their_turn() {
+    let check = Arc::new(tcp_check(80));
+    let probe = Fake::new(|target| timed_out(target.check()));
+    let targets = Targets::new(many(300, &check));
+    let board = Arc::new(Board::default());
+    let prober = Prober::start(&targets, board, probe.clone(), 100, &Handle::current());
+    sleep(check.timeout * 4).await; // three batches, and then some
+    assert_eq!(probe.most.load(Ordering::SeqCst), 100);
+    let probed: std::collections::HashSet<Endpoint> =
+        probe.starts.lock().unwrap().iter().map(|(of, _)| of.clone()).collect();
+    assert_eq!(probed.len(), 300, "who waited longest comes first");
     prober.stop().await;
 }
 
@@ -309,7 +324,7 @@ async fn one_round_gives_every_target_its_result_in_order() {
         "10.0.0.2" => after(ms(200), failure()),
         _ => after(ms(100), success(1)),
     });
-    let results = probe_once(&Targets::new(many(1_500, &Arc::new(tcp_check(80)))), probe.clone()).await;
+    let results = probe_once(&Targets::new(many(1_500, &Arc::new(tcp_check(80)))), probe.clone(), usize::MAX).await;
     assert_eq!(results.len(), 1_500);
     assert_eq!(results[1].outcome, Err(ProbeError::Panicked));
     assert_eq!(results[2].outcome, Err(ProbeError::Refused));

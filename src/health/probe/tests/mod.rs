@@ -67,7 +67,7 @@ async fn answering(pieces: &'static [&'static str]) -> SocketAddr {
 async fn probe_with(net: &NetProbe, endpoint: Endpoint, check: Check) -> ProbeResult {
     let check = Check { interval: AMPLE.max(check.timeout), ..check };
     let targets = Targets::new(vec![(endpoint, Arc::new(check))]);
-    probe_once(&targets, Arc::new(net.clone())).await.remove(0)
+    probe_once(&targets, Arc::new(net.clone()), usize::MAX).await.remove(0)
 }
 
 async fn probe(at: SocketAddr, check: Check) -> ProbeResult {
