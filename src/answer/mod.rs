@@ -24,7 +24,7 @@ use crate::{
     },
     telemetry::{AnswerSlots, DropReason, QtypeClass, TransportKind, WorkerCounters},
     wire::{
-        Edns, ExtendedError, HEADER_LEN, Ignored, Name, Parsed, Question, Rcode, Refusal, Writer, class,
+        Edns, ExtendedError, HEADER_LEN, Ignored, Name, Parsed, QName, Question, Rcode, Refusal, Writer, class,
         query::{Cookie, Query, opcode},
         rtype,
         writer::OptReply,
@@ -62,6 +62,13 @@ pub struct Arrival {
 
 /// One worker's side of the core: its counters and the turn of its rotating answers.
 pub struct Core {
+    tally: Tally,
+    /// The name asked for last: its room is used again for every query.
+    name: QName,
+}
+
+/// What a core counts.
+struct Tally {
     counters: Arc<WorkerCounters>,
     slots: Arc<AnswerSlots>,
     turn: u32,
@@ -71,42 +78,46 @@ impl Core {
     /// A core that counts in `counters`.
     pub fn new(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
         let slots = counters.use_keys(&snapshot.answer_keys);
-        Core { counters, slots, turn: 0 }
+        Core { tally: Tally { counters, slots, turn: 0 }, name: QName::default() }
     }
 
     /// To be called when another snapshot than the last one is going to be used: takes up its answer counters.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
-        if !Arc::ptr_eq(self.slots.keys(), &snapshot.answer_keys) {
-            self.slots = self.counters.use_keys(&snapshot.answer_keys);
+        let Tally { counters, slots, .. } = &mut self.tally;
+        if !Arc::ptr_eq(slots.keys(), &snapshot.answer_keys) {
+            *slots = counters.use_keys(&snapshot.answer_keys);
         }
     }
 
     /// Answers one message into `out`, which has at least [`OUT_LEN_MIN`] bytes.
     pub fn respond(&mut self, query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8]) -> Verdict {
-        let (class, outcome) = match crate::wire::query::parse(query) {
-            Parsed::Ignore(Ignored::Short) => return self.drop_message(arrival, DropReason::Short),
-            Parsed::Ignore(Ignored::Response) => return self.drop_message(arrival, DropReason::Response),
+        let Core { tally, name } = self;
+        let (class, outcome) = match crate::wire::query::parse(query, name) {
+            Parsed::Ignore(Ignored::Short) => return tally.drop_message(arrival, DropReason::Short),
+            Parsed::Ignore(Ignored::Response) => return tally.drop_message(arrival, DropReason::Response),
             parsed if arrival.transport == TransportKind::Doq && breaks_doq(query, &parsed) => {
-                return self.drop_message(arrival, DropReason::Malformed);
+                return tally.drop_message(arrival, DropReason::Malformed);
             }
             Parsed::Refuse(refusal) => {
-                (class_of(&refusal.question), self.refuse(query, arrival, snapshot, out, &refusal))
+                (class_of(&refusal.question), tally.refuse(query, arrival, snapshot, out, &refusal))
             }
-            Parsed::Query(parsed) => (class_of(&parsed.question), self.answer(query, arrival, snapshot, out, &parsed)),
+            Parsed::Query(parsed) => (class_of(&parsed.question), tally.answer(query, arrival, snapshot, out, &parsed)),
         };
-        self.counters.query(arrival.transport, class);
+        tally.counters.query(arrival.transport, class);
         match outcome {
             Some(sent) => {
-                self.counters.response(sent.rcode as u16);
+                tally.counters.response(sent.rcode as u16);
                 Verdict::Send(sent.len)
             }
             None => {
-                self.counters.dropped(DropReason::RateLimited);
+                tally.counters.dropped(DropReason::RateLimited);
                 Verdict::Drop(DropReason::RateLimited)
             }
         }
     }
+}
 
+impl Tally {
     fn drop_message(&self, arrival: Arrival, reason: DropReason) -> Verdict {
         self.counters.query(arrival.transport, QtypeClass::None);
         self.counters.dropped(reason);
@@ -129,11 +140,11 @@ impl Core {
             self.counters.ecs();
         }
         let limit = reply_limit(arrival.transport, edns, settings);
-        let question_len = parsed.question.as_ref().map_or(0, Question::wire_len);
+        let question_len = parsed.question.as_ref().map_or(0, |question| question.wire_len());
         let mut opt = opt_reply(edns, arrival, settings, limit - HEADER_LEN - question_len);
         let Some(question) = &parsed.question else {
             let writer = Writer::reply(out, query, 0, limit);
-            return self.send(Outgoing::plain(writer, Rcode::NoError, edns, opt), arrival, snapshot);
+            return self.send(&mut Outgoing::plain(writer, Rcode::NoError, edns, opt), arrival, snapshot);
         };
         let mut writer = Writer::reply(out, query, question_len, limit);
         if edns.is_some() {
@@ -141,14 +152,14 @@ impl Core {
         }
         if let Err((rcode, error)) = is_answerable(question) {
             if question.qclass == class::CH && chaos::answer(question, settings, &mut writer) {
-                return self.send(Outgoing::plain(writer, Rcode::NoError, edns, opt), arrival, snapshot);
+                return self.send(&mut Outgoing::plain(writer, Rcode::NoError, edns, opt), arrival, snapshot);
             }
             opt.extended_error = error;
-            return self.send(Outgoing::plain(writer, rcode, edns, opt), arrival, snapshot);
+            return self.send(&mut Outgoing::plain(writer, rcode, edns, opt), arrival, snapshot);
         }
-        let Some(zone) = snapshot.zones.find(&question.name, question.qtype) else {
+        let Some(zone) = snapshot.zones.find(question.name, question.qtype) else {
             opt.extended_error = Some(ExtendedError::NotAuthoritative);
-            return self.send(Outgoing::plain(writer, Rcode::Refused, edns, opt), arrival, snapshot);
+            return self.send(&mut Outgoing::plain(writer, Rcode::Refused, edns, opt), arrival, snapshot);
         };
         let client = Client {
             address: ecs.filter(|ecs| ecs.source_len > 0).map_or(arrival.client, |ecs| ecs.address),
@@ -181,7 +192,8 @@ impl Core {
             *scope_len = if ecs.source_len == 0 { 0 } else { reply.scope_len };
         }
         let (owner, answered) = (reply.matched, reply.answered);
-        self.send(Outgoing { writer: reply.writer, rcode, edns, opt, owner, is_truncated, answered }, arrival, snapshot)
+        let mut outgoing = Outgoing { writer: reply.writer, rcode, edns, opt, owner, is_truncated, answered };
+        self.send(&mut outgoing, arrival, snapshot)
     }
 
     /// FORMERR, NOTIMP and BADVERS: the question where it could be read, an OPT where one came (RFC 6891 §7), and nothing else.
@@ -194,7 +206,7 @@ impl Core {
         refusal: &Refusal,
     ) -> Option<Sent> {
         let edns = refusal.edns.as_ref();
-        let question_len = refusal.question.as_ref().map_or(0, Question::wire_len);
+        let question_len = refusal.question.as_ref().map_or(0, |question| question.wire_len());
         let limit = reply_limit(arrival.transport, edns, &snapshot.settings);
         let writer = Writer::reply(out, query, question_len, limit);
         let mut opt = opt_reply(edns, arrival, &snapshot.settings, limit - HEADER_LEN - question_len);
@@ -203,18 +215,19 @@ impl Core {
             opt.ecs = None;
         }
         debug_assert!(refusal.rcode != Rcode::NotImp || opcode(query) != 0);
-        self.send(Outgoing::plain(writer, refusal.rcode, edns, opt), arrival, snapshot)
+        self.send(&mut Outgoing::plain(writer, refusal.rcode, edns, opt), arrival, snapshot)
     }
 
     /// Finishes and counts a reply, as far as the limit of responses lets it go; `None`: not at all.
-    fn send(&mut self, mut reply: Outgoing, arrival: Arrival, snapshot: &Snapshot) -> Option<Sent> {
-        match action(&reply, arrival, &snapshot.settings) {
+    #[inline]
+    fn send(&mut self, reply: &mut Outgoing, arrival: Arrival, snapshot: &Snapshot) -> Option<Sent> {
+        match action(reply, arrival, &snapshot.settings) {
             Action::Pass => {}
             // An error is no longer than the query but for its options, and would be the same by TCP.
             Action::Slip if reply.rcode.is_failure() => reply.opt.nsid = None,
             Action::Slip => {
                 reply.writer.truncate();
-                reply = Outgoing { rcode: Rcode::NoError, is_truncated: true, answered: None, ..reply };
+                (reply.rcode, reply.is_truncated, reply.answered) = (Rcode::NoError, true, None);
                 reply.opt.nsid = None;
             }
             Action::Drop => return None,

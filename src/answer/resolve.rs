@@ -109,9 +109,12 @@ impl Renamed<'_> {
 }
 
 /// Where the answer goes on.
+#[derive(Clone, Copy)]
 enum Step<'s> {
     /// Nowhere: this is the response code.
     Done(Rcode),
+    /// At what this DNAME makes of the name; labels of the DNAME's owner.
+    Rename(&'s RrSet, usize),
     /// At the target of a CNAME whose data stands at this offset.
     Follow(&'s Name, usize),
 }
@@ -120,80 +123,89 @@ impl<'s> Reply<'_, 's> {
     /// Writes the answer to a question whose name lies in the zone.
     pub fn resolve(&mut self, question: &Question) -> Result<Rcode, Full> {
         let rcode = self.follow(question)?;
-        self.write_proofs()?;
+        if self.signed.is_some() {
+            self.write_proofs()?;
+        }
         Ok(rcode)
     }
 
-    /// Ends after [`CHAIN_MAX`] links, at a loop, and where names are too far back in the message to be pointed to: the chain so far
-    /// is the answer then.
+    /// Most questions end where they begin: only a chain needs what [`Reply::chase`] keeps of its links.
+    #[inline]
     fn follow(&mut self, question: &Question) -> Result<Rcode, Full> {
         self.writer.set_authoritative(true);
+        let owner = Owner { name: question.name, at: QNAME_AT };
+        let found = self.zone.find(owner.name);
+        self.matched = self.owner_of(&found);
+        match self.step(found, &owner, question.qtype, 0)? {
+            Step::Done(rcode) => Ok(rcode),
+            step => self.chase(question, step),
+        }
+    }
+
+    /// Follows a chain of CNAME and DNAME records; `step` is what the question's own name led to. Ends after [`CHAIN_MAX`] links, at
+    /// a loop, and where names are too far back in the message to be pointed to: the chain so far is the answer then.
+    #[cold]
+    fn chase(&mut self, question: &Question, mut step: Step<'s>) -> Result<Rcode, Full> {
         let mut chain: Chain<'s> = [None; CHAIN_MAX];
         let mut renamed: [Option<Renamed<'s>>; CHAIN_MAX] = [None; CHAIN_MAX];
         let mut storage;
-        let mut owner = Owner { name: &question.name, at: QNAME_AT };
+        let mut owner = Owner { name: question.name, at: QNAME_AT };
         for hop in 0..=CHAIN_MAX {
-            let found = self.zone.find(owner.name);
-            if hop == 0 {
-                self.matched = self.owner_of(&found);
-            }
-            let step = match found {
-                Found::Missing { encloser } => Step::Done(self.negative(&owner, Lack::Name(encloser), u32::MAX)?),
-                Found::Node(node) => self.node(node, &owner, question.qtype, Lack::Type)?,
-                Found::Wildcard { node, encloser } => {
-                    self.prove(owner.name, owner.name.label_count(), None);
-                    self.node(node, &owner, question.qtype, Lack::WildcardType(encloser))?
-                }
-                Found::Cut { node, labels, .. }
-                    if labels == owner.name.label_count() && question.qtype == rtype::DS =>
-                {
-                    self.node(node, &owner, question.qtype, Lack::Type)?
-                }
-                Found::Cut { cut, labels, .. } => {
-                    self.writer.set_authoritative(hop > 0);
-                    self.referral(cut, &owner, labels)?;
-                    Step::Done(Rcode::NoError)
-                }
-                // The same DNAME again for a name that has not become shorter: a loop, and the chain so far is the answer.
-                Found::Dname { rrset, .. } if renamed[..hop].iter().flatten().any(|r| r.repeats(rrset, owner.name)) => {
-                    Step::Done(Rcode::NoError)
-                }
-                Found::Dname { rrset, labels, .. } => {
-                    let is_written = renamed[..hop].iter().flatten().any(|r| std::ptr::eq(r.by, rrset));
-                    match self.dname(rrset, labels, &owner, is_written)? {
-                        Err(rcode) => Step::Done(rcode),
-                        // A question for the CNAME has its answer, as with one that is written in the zone.
-                        Ok((target, target_at))
-                            if hop < CHAIN_MAX
-                                && target_at <= TARGET_AT_MAX
-                                && question.qtype != rtype::CNAME
-                                && self.is_here(&target, question.qtype)
-                                && !self.was_here(&target, question, &chain, &renamed) =>
-                        {
-                            renamed[hop] = Some(Renamed { by: rrset, len: owner.name.len(), target_at });
-                            storage = target;
-                            owner = Owner { name: &storage, at: target_at };
-                            continue;
-                        }
-                        Ok(_) => Step::Done(Rcode::NoError),
-                    }
-                }
-            };
-            match step {
+            let (next, at) = match step {
                 Step::Done(rcode) => return Ok(rcode),
-                Step::Follow(target, at) => {
-                    let next = QName::from_name(target);
-                    let is_loop = self.was_here(&next, question, &chain, &renamed);
-                    if is_loop || hop == CHAIN_MAX || at > TARGET_AT_MAX || !self.is_here(&next, question.qtype) {
-                        return Ok(Rcode::NoError);
+                // The same DNAME again for a name that has not become shorter: a loop.
+                Step::Rename(rrset, _) if renamed.iter().flatten().any(|r| r.repeats(rrset, owner.name)) => break,
+                Step::Rename(rrset, labels) => {
+                    let is_written = renamed.iter().flatten().any(|r| std::ptr::eq(r.by, rrset));
+                    match self.dname(rrset, labels, &owner, is_written)? {
+                        Err(rcode) => return Ok(rcode),
+                        // A question for the CNAME has its answer, as with one that is written in the zone.
+                        Ok(_) if question.qtype == rtype::CNAME => break,
+                        Ok(renamed) => renamed,
                     }
-                    chain[hop] = Some(target);
-                    storage = next;
-                    owner = Owner { name: &storage, at };
                 }
+                Step::Follow(target, at) => (QName::from_name(target), at),
+            };
+            let leads_on = at <= TARGET_AT_MAX
+                && self.is_here(&next, question.qtype)
+                && !self.was_here(&next, question, &chain, &renamed);
+            if hop == CHAIN_MAX || !leads_on {
+                break;
             }
+            match step {
+                Step::Follow(target, _) => chain[hop] = Some(target),
+                Step::Rename(by, _) => renamed[hop] = Some(Renamed { by, len: owner.name.len(), target_at: at }),
+                Step::Done(_) => {}
+            }
+            storage = next;
+            owner = Owner { name: &storage, at };
+            step = self.step(self.zone.find(owner.name), &owner, question.qtype, hop + 1)?;
         }
         Ok(Rcode::NoError)
+    }
+
+    /// What a name of the zone leads to.
+    #[inline]
+    fn step(&mut self, found: Found<'s>, owner: &Owner, qtype: u16, hop: usize) -> Result<Step<'s>, Full> {
+        match found {
+            Found::Node(node) => self.node(node, owner, qtype, Lack::Type),
+            Found::Wildcard { node, encloser } => {
+                self.prove(owner.name, owner.name.label_count(), None);
+                self.node(node, owner, qtype, Lack::WildcardType(encloser))
+            }
+            Found::Missing { encloser } => {
+                Ok(Step::Done(self.negative(owner, Lack::Name(encloser), u32::MAX)?))
+            }
+            Found::Cut { node, labels, .. } if labels == owner.name.label_count() && qtype == rtype::DS => {
+                self.node(node, owner, qtype, Lack::Type)
+            }
+            Found::Cut { cut, labels, .. } => {
+                self.writer.set_authoritative(hop > 0);
+                self.referral(cut, owner, labels)?;
+                Ok(Step::Done(Rcode::NoError))
+            }
+            Found::Dname { rrset, labels, .. } => Ok(Step::Rename(rrset, labels)),
+        }
     }
 
     /// Whose replies this one is limited with.

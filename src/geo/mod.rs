@@ -4,6 +4,7 @@
 pub mod asn;
 pub mod compile;
 pub mod country;
+mod data;
 mod error;
 mod files;
 pub mod gazetteer;

@@ -5,15 +5,9 @@
 //! `registered_country` is left aside: it says where the holder of the addresses is registered, and where it is all
 //! that a record has, another database agreed with it in under a third of the addresses. Unknown is better than wrong.
 
-use std::fmt;
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
-
 use super::{
     country,
+    data::{Cursor, Kind},
     place::{Continent, Coordinates, CountryCode, Place},
 };
 
@@ -51,100 +45,41 @@ pub(super) fn place(
     })
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
-    Country,
-    CountryCode,
-    Continent,
-    ContinentCode,
-    Location,
-    Latitude,
-    Longitude,
-    AutonomousSystemNumber,
-    Asn,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Record {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RecordVisitor)
-    }
-}
-
-struct RecordVisitor;
-
-impl<'de> Visitor<'de> for RecordVisitor {
-    type Value = Record;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a record")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+impl Record {
+    /// The record at `offset` of the data section `data`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(super) fn decode(data: &[u8], offset: usize) -> Result<Record, String> {
+        let mut at = Cursor::new(data, offset);
+        let (kind, size) = at.head()?;
+        if kind != Kind::Map {
+            return Ok(Record::default());
+        }
         let mut record = Record { is_map: true, ..Record::default() };
         let (mut latitude, mut longitude) = (Number::Absent, Number::Absent);
-        while let Some(key) = map.next_key::<Key>()? {
-            match key {
-                Key::Country | Key::CountryCode => {
-                    let field: Field = map.next_value()?;
-                    record.country = field.code.map(CountryCode).or(record.country);
+        for _ in 0..size {
+            match at.key()? {
+                b"country" | b"country_code" => {
+                    record.country = Field::decode(&mut at, 0)?.code.map(CountryCode).or(record.country);
                 }
-                Key::Continent | Key::ContinentCode => {
-                    let field: Field = map.next_value()?;
-                    record.continent = field.continent().or(record.continent);
+                b"continent" | b"continent_code" => {
+                    record.continent = Field::decode(&mut at, 0)?.continent().or(record.continent);
                 }
-                Key::Location => {
-                    let field: Field = map.next_value()?;
+                b"location" => {
+                    let field = Field::decode(&mut at, 0)?;
                     (latitude, longitude) = (field.latitude, field.longitude);
                 }
-                Key::Latitude => latitude = map.next_value::<Field>()?.number,
-                Key::Longitude => longitude = map.next_value::<Field>()?.number,
-                Key::AutonomousSystemNumber | Key::Asn => {
-                    let field: Field = map.next_value()?;
-                    record.asn = field.asn().map_err(A::Error::custom)?.or(record.asn);
+                b"latitude" => latitude = Field::decode(&mut at, 0)?.number,
+                b"longitude" => longitude = Field::decode(&mut at, 0)?.number,
+                b"autonomous_system_number" | b"asn" => {
+                    record.asn = Field::decode(&mut at, 0)?.asn()?.or(record.asn);
                 }
-                Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                _ => at.skip()?,
             }
         }
-        record.coordinates = coordinates(latitude, longitude).map_err(A::Error::custom)?;
+        record.coordinates = coordinates(latitude, longitude)?;
         Ok(record)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Record, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Record::default())
-    }
-
-    // A record that is no map tells nothing; whether a file may hold such is the file reader's question.
-
-    fn visit_bool<E>(self, _: bool) -> Result<Record, E> {
-        Ok(Record::default())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Record, E> {
-        Ok(Record::default())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Record, E> {
-        Ok(Record::default())
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Record, E> {
-        Ok(Record::default())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Record, E> {
-        Ok(Record::default())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Record, E> {
-        Ok(Record::default())
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Record, E> {
-        Ok(Record::default())
     }
 }
 
@@ -175,6 +110,9 @@ struct Field {
     longitude: Number,
 }
 
+/// A country is a map with a code in it. Pointers can make rings, so that some bound must be.
+const FIELD_DEPTH_MAX: usize = 2;
+
 #[derive(Clone, Copy, Default)]
 enum Number {
     #[default]
@@ -185,6 +123,35 @@ enum Number {
 }
 
 impl Field {
+    /// `depth`: in so many maps of a field already.
+    fn decode(at: &mut Cursor, depth: usize) -> Result<Field, String> {
+        if depth > FIELD_DEPTH_MAX {
+            return Err("a field in a field in a field".into());
+        }
+        let (kind, size, mut there) = at.value()?;
+        let inside = there.as_mut().unwrap_or(at);
+        Ok(match kind {
+            Kind::Map => {
+                let mut field = Field::default();
+                for _ in 0..size {
+                    match inside.key()? {
+                        b"iso_code" | b"code" => field.code = Field::decode(inside, depth + 1)?.code,
+                        b"latitude" => field.latitude = Field::decode(inside, depth + 1)?.number,
+                        b"longitude" => field.longitude = Field::decode(inside, depth + 1)?.number,
+                        _ => inside.skip()?,
+                    }
+                }
+                field
+            }
+            Kind::Text => Field::of_text(inside.text(size)?),
+            Kind::Number(number) => Field::of_number(inside.number(number, size)?),
+            Kind::Array | Kind::Bytes | Kind::Flag => {
+                inside.skip_content(kind, size)?;
+                Field::garbled()
+            }
+        })
+    }
+
     fn garbled() -> Field {
         Field { number: Number::Garbled, ..Field::default() }
     }
@@ -224,75 +191,26 @@ impl Field {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum InnerKey {
-    IsoCode,
-    Code,
-    Latitude,
-    Longitude,
-    #[serde(other)]
-    Other,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<'de> Deserialize<'de> for Field {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor)
-    }
-}
-
-struct FieldVisitor;
-
-impl<'de> Visitor<'de> for FieldVisitor {
-    type Value = Field;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a code, a number or a map of them")
+    #[test]
+    fn fields_that_point_at_themselves_are_an_error() {
+        // {"country": {"code": <pointer to the inner map>}}
+        let data = b"\xe1\x47country\xe1\x44code\x20\x09";
+        assert_eq!(Record::decode(data, 0), Err("a field in a field in a field".into()));
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
-        let mut field = Field::default();
-        while let Some(key) = map.next_key::<InnerKey>()? {
-            match key {
-                InnerKey::IsoCode | InnerKey::Code => field.code = map.next_value::<Field>()?.code,
-                InnerKey::Latitude => field.latitude = map.next_value::<Field>()?.number,
-                InnerKey::Longitude => field.longitude = map.next_value::<Field>()?.number,
-                InnerKey::Other => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(field)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::garbled())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Field, E> {
-        Ok(Field::garbled())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Field, E> {
-        Ok(Field::of_number(number as f64))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Field, E> {
-        Ok(Field::of_number(number as f64))
-    }
-
-    fn visit_u128<E>(self, number: u128) -> Result<Field, E> {
-        Ok(Field::of_number(number as f64))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Field, E> {
-        Ok(Field::of_number(number))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Field, E> {
-        Ok(Field::of_text(text))
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Field, E> {
-        Ok(Field::garbled())
+    #[test]
+    fn both_layouts_say_the_same() {
+        let nested =
+            b"\xe2\x47country\xe1\x48iso_code\x42DE\x48location\xe2\x48latitude\x68\x40\x49\0\0\0\0\0\0\x49longitude\
+            \x68\x40\x20\0\0\0\0\0\0";
+        let flat = b"\xe3\x4ccountry_code\x42DE\x48latitude\x4250\x49longitude\x418";
+        let record = Record::decode(nested, 0).unwrap();
+        assert_eq!(record.country.unwrap().as_str(), "DE");
+        assert_eq!(record.coordinates, Some(Coordinates { latitude: 50.0, longitude: 8.0 }));
+        assert_eq!(Record::decode(flat, 0), Ok(record));
     }
 }

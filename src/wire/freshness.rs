@@ -2,6 +2,7 @@
 
 use super::{
     codes::rtype,
+    qname::QName,
     query::{HEADER_LEN, parse_question, skip_record},
 };
 
@@ -11,9 +12,9 @@ pub fn fresh_s(reply: &[u8]) -> Option<u32> {
     let [questions, answers, authorities] =
         [4, 6, 8].map(|at| Some(u16::from_be_bytes([*reply.get(at)?, *reply.get(at + 1)?])));
     let (answers, authorities) = (u32::from(answers?), u32::from(authorities?));
-    let mut at = HEADER_LEN;
+    let (mut at, mut name) = (HEADER_LEN, QName::default());
     for _ in 0..questions? {
-        at += parse_question(reply.get(at..)?)?.wire_len();
+        at += parse_question(reply.get(at..)?, &mut name)?.wire_len();
     }
     let mut fresh_s: Option<u32> = None;
     for _ in 0..answers + authorities {

@@ -10,16 +10,17 @@ use super::{
 pub const HEADER_LEN: usize = 12;
 
 /// The question section of a query.
-pub struct Question {
+#[derive(Clone, Copy)]
+pub struct Question<'n> {
     /// The name asked for.
-    pub name: QName,
+    pub name: &'n QName,
     /// Type asked for.
     pub qtype: u16,
     /// Class asked for.
     pub qclass: u16,
 }
 
-impl Question {
+impl Question<'_> {
     /// Length of the question section: name, type and class.
     pub fn wire_len(&self) -> usize {
         self.name.len() + 4
@@ -57,19 +58,19 @@ pub struct Cookie {
 }
 
 /// A message that can be answered from the zones, or for its cookie alone.
-pub struct Query {
+pub struct Query<'n> {
     /// `None`: QDCOUNT 0 with a COOKIE option (RFC 7873 §5.4).
-    pub question: Option<Question>,
+    pub question: Option<Question<'n>>,
     /// `None`: no OPT record.
     pub edns: Option<Edns>,
 }
 
 /// A message that gets an error and nothing else.
-pub struct Refusal {
+pub struct Refusal<'n> {
     /// The error.
     pub rcode: Rcode,
     /// The question, where one could be read.
-    pub question: Option<Question>,
+    pub question: Option<Question<'n>>,
     /// The OPT record, where one was seen.
     pub edns: Option<Edns>,
 }
@@ -84,18 +85,18 @@ pub enum Ignored {
 }
 
 /// What a packet turned out to be.
-#[allow(clippy::large_enum_variant)] // lives on the stack for one query
-pub enum Parsed {
+pub enum Parsed<'n> {
     /// Answer it.
-    Query(Query),
+    Query(Query<'n>),
     /// Refuse it.
-    Refuse(Refusal),
+    Refuse(Refusal<'n>),
     /// Drop it.
     Ignore(Ignored),
 }
 
-/// Reads one message.
-pub fn parse(packet: &[u8]) -> Parsed {
+/// Reads one message. The name that it asks for is put into `name`, whatever stood there before.
+#[inline]
+pub fn parse<'n>(packet: &[u8], name: &'n mut QName) -> Parsed<'n> {
     if packet.len() < HEADER_LEN {
         return Parsed::Ignore(Ignored::Short);
     }
@@ -112,7 +113,9 @@ pub fn parse(packet: &[u8]) -> Parsed {
     let mut question = None;
     let mut at = HEADER_LEN;
     if questions == 1 {
-        let Some(read) = parse_question(&packet[HEADER_LEN..]) else { return refuse(Rcode::FormErr, None, None) };
+        let Some(read) = parse_question(&packet[HEADER_LEN..], name) else {
+            return refuse(Rcode::FormErr, None, None);
+        };
         at += read.wire_len();
         question = Some(read);
     }
@@ -131,7 +134,7 @@ pub fn opcode(packet: &[u8]) -> u8 {
     packet[2] >> 3 & 0x0f
 }
 
-fn refuse(rcode: Rcode, question: Option<Question>, edns: Option<Edns>) -> Parsed {
+fn refuse(rcode: Rcode, question: Option<Question<'_>>, edns: Option<Edns>) -> Parsed<'_> {
     Parsed::Refuse(Refusal { rcode, question, edns })
 }
 
@@ -139,16 +142,19 @@ fn refuse(rcode: Rcode, question: Option<Question>, edns: Option<Edns>) -> Parse
 /// looked for as far as the message can be read.
 fn find_opt(packet: &[u8], questions: u16, before_additional: u32, additionals: u16) -> Option<Edns> {
     let mut at = HEADER_LEN;
+    let mut name = QName::default();
     for _ in 0..questions {
-        at += parse_question(packet.get(at..)?)?.wire_len();
+        at += parse_question(packet.get(at..)?, &mut name)?.wire_len();
     }
     let mut edns = None;
     let _refused_anyway = parse_records(packet, at, before_additional, additionals, &mut edns);
     edns
 }
 
-pub(super) fn parse_question(bytes: &[u8]) -> Option<Question> {
-    let name = QName::parse(bytes)?;
+pub(super) fn parse_question<'n>(bytes: &[u8], name: &'n mut QName) -> Option<Question<'n>> {
+    if !name.read(bytes) {
+        return None;
+    }
     let &[t1, t2, c1, c2] = bytes.get(name.len()..name.len() + 4)? else { return None };
     Some(Question { name, qtype: u16::from_be_bytes([t1, t2]), qclass: u16::from_be_bytes([c1, c2]) })
 }
@@ -268,7 +274,7 @@ mod tests {
     }
 
     fn verdict(packet: &[u8]) -> String {
-        match parse(packet) {
+        match parse(packet, &mut QName::default()) {
             Parsed::Query(q) => format!("query{}", if q.edns.is_some() { "+opt" } else { "" }),
             Parsed::Refuse(r) => format!("{:?}{}", r.rcode, if r.edns.is_some() { "+opt" } else { "" }),
             Parsed::Ignore(i) => format!("{i:?}"),

@@ -143,7 +143,8 @@ impl<'b> Writer<'b> {
     }
 
     /// Writes the OPT record into the room kept for it and returns the reply's length.
-    pub fn finish_with_opt(mut self, rcode: Rcode, opt: &OptReply) -> usize {
+    #[inline]
+    pub fn finish_with_opt(&mut self, rcode: Rcode, opt: &OptReply) -> usize {
         let unpadded = opt.wire_len();
         self.limit = (self.limit + unpadded).min(self.buf.len());
         // A message that cannot be longer is padded as far as it goes (RFC 7830 §4 asks for no more).
@@ -189,7 +190,7 @@ impl<'b> Writer<'b> {
     }
 
     /// Sets the response code and returns the reply's length; for queries without OPT, which no code above 15 can go to.
-    pub fn finish(mut self, rcode: Rcode) -> usize {
+    pub fn finish(&mut self, rcode: Rcode) -> usize {
         self.set_rcode(rcode);
         self.at
     }
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn a_reply_copies_id_rd_and_question_and_clears_the_rest() {
         let mut buf = [0xff; 512];
-        let writer = Writer::reply(&mut buf, QUERY, 7, 512);
+        let mut writer = Writer::reply(&mut buf, QUERY, 7, 512);
         let n = writer.finish(Rcode::Refused);
         assert_eq!(&buf[..n], b"\xab\xcd\x81\x05\0\x01\0\0\0\0\0\0\x01X\0\0\x01\0\x01");
     }

@@ -25,8 +25,60 @@ pub struct ZoneTable {
 
 #[derive(Default)]
 struct Apexes {
+    /// The labels that all apexes end in: compared as a whole, not looked up one by one.
+    trunk: Option<Trunk>,
     tree: LabelTree,
     zone_at: Vec<Option<u32>>, // by node of `tree`
+}
+
+/// The longest name that all apexes are or lie below.
+struct Trunk {
+    wire: Box<[u8]>,
+    labels: usize,
+    node: NodeId,
+}
+
+impl Apexes {
+    fn new<'c>(apexes: impl Iterator<Item = &'c Name> + Clone) -> Apexes {
+        let (mut tree, mut zone_at) = (LabelTree::default(), Vec::new());
+        for (n, apex) in apexes.clone().enumerate() {
+            let node = tree.insert(apex, 0);
+            zone_at.resize(tree.node_count(), None);
+            zone_at[node.index()] = Some(n as u32);
+        }
+        let common = apexes.cloned().reduce(|mut common, apex| {
+            while !apex.is_within(&common) {
+                common = common.parent().expect("every name lies within the root");
+            }
+            common
+        });
+        let trunk = common.map(|common| Trunk {
+            node: tree.insert(&common, 0),
+            labels: common.label_count(),
+            wire: common.as_wire().into(),
+        });
+        Apexes { trunk, tree, zone_at }
+    }
+
+    /// The zone with the longest apex; at the apex itself the enclosing one, if there is one and `above` asks for it.
+    fn find(&self, name: &QName, above: bool) -> Option<u32> {
+        let trunk = self.trunk.as_ref()?;
+        let labels = name.label_count();
+        if labels < trunk.labels || name.suffix(trunk.labels) != &*trunk.wire {
+            return None;
+        }
+        let mut node = trunk.node;
+        let mut found = self.zone_at[node.index()];
+        for n in trunk.labels..labels {
+            let Some(child) = self.tree.child(node, name.label_from_right(n)) else { break };
+            node = child;
+            let zone = self.zone_at[node.index()];
+            if zone.is_some() && !(above && n + 1 == labels && found.is_some()) {
+                found = zone;
+            }
+        }
+        found
+    }
 }
 
 /// One zone, ready to answer.
@@ -57,6 +109,7 @@ pub struct Node {
     /// Tells this node from all others of the table. The same for the same text: it outlives a reload.
     pub key: u64,
     wildcard: Option<NodeId>,
+    has_dname: bool,
 }
 
 /// A static RRset.
@@ -125,12 +178,7 @@ impl ZoneTable {
     /// Compiles the zones, and signs those that have keys, at `now_s` (Unix time). Routes are numbered through: zone by zone, in
     /// the order of each zone's routes.
     pub fn compile(contents: &[ZoneContent], now_s: u64) -> ZoneTable {
-        let mut apexes = Apexes::default();
-        for (n, content) in contents.iter().enumerate() {
-            let node = apexes.tree.insert(&content.origin, 0);
-            apexes.zone_at.resize(apexes.tree.node_count(), None);
-            apexes.zone_at[node.index()] = Some(n as u32);
-        }
+        let apexes = Apexes::new(contents.iter().map(|content| &content.origin));
         let zones = contents
             .iter()
             .zip(first_routes(contents))
@@ -167,20 +215,7 @@ impl ZoneTable {
     /// The zone that answers for `name`: the one with the longest apex. A DS belongs to the parent's side of a cut, so a
     /// question for it at an apex goes to the enclosing zone if that is here, too (RFC 4035 §3.1.4.1).
     pub fn find(&self, name: &QName, qtype: u16) -> Option<&Zone> {
-        let Apexes { tree, zone_at } = &*self.apexes;
-        let mut found = zone_at.first().copied().flatten();
-        let mut node = NodeId::TOP;
-        for n in 0..name.label_count() {
-            let Some(child) = tree.child(node, name.label_from_right(n)) else { break };
-            node = child;
-            if let Some(zone) = zone_at[node.index()] {
-                let is_apex = n + 1 == name.label_count();
-                if !(is_apex && qtype == rtype::DS && found.is_some()) {
-                    found = Some(zone);
-                }
-            }
-        }
-        found.map(|zone| &*self.zones[zone as usize])
+        self.apexes.find(name, qtype == rtype::DS).map(|zone| &*self.zones[zone as usize])
     }
 }
 
@@ -221,6 +256,7 @@ impl Zone {
         for (n, node) in nodes.iter_mut().enumerate() {
             node.key = (number as u64) << 32 | n as u64;
             node.rrsets.sort_by_key(|rrset| rrset.rtype);
+            node.has_dname = node.rrset(rtype::DNAME).is_some();
         }
         add_cuts(content, &tree, &mut nodes, apex_labels, signer.as_deref());
         Zone { negative_soa, negative_ttl_s, signed, origin: apex.clone(), apex_labels, tree, nodes }
@@ -241,7 +277,9 @@ impl Zone {
         let labels = name.label_count();
         for n in self.apex_labels..labels {
             let node = &self.nodes[at.index()];
-            if let Some(rrset) = node.rrset(rtype::DNAME) {
+            if node.has_dname
+                && let Some(rrset) = node.rrset(rtype::DNAME)
+            {
                 return Found::Dname { rrset, node, labels: n };
             }
             match self.tree.child(at, name.label_from_right(n)) {

@@ -21,11 +21,16 @@ impl NodeId {
     }
 }
 
+/// The label of wildcards (RFC 4592 §2.1.1).
+const WILDCARD: &[u8] = b"*";
+
 /// Names as a tree, numbered in the order of insertion.
 pub struct LabelTree {
     edges: HashTable<Edge>,
     labels: Vec<u8>,
-    nodes: u32,
+    /// By node: it has a child other than `*`. Most names that are asked for lie right below a node without: what a client
+    /// invents there costs no look-up.
+    has_named_child: Vec<bool>,
     hasher: DefaultHashBuilder, // keyed anew for each table, so that nobody can prepare colliding labels
 }
 
@@ -38,18 +43,23 @@ struct Edge {
 
 impl Default for LabelTree {
     fn default() -> Self {
-        LabelTree { edges: HashTable::new(), labels: Vec::new(), nodes: 1, hasher: DefaultHashBuilder::default() }
+        let (edges, labels, hasher) = (HashTable::new(), Vec::new(), DefaultHashBuilder::default());
+        LabelTree { edges, labels, has_named_child: vec![false], hasher }
     }
 }
 
 impl LabelTree {
     /// Number of nodes, the top included.
     pub fn node_count(&self) -> usize {
-        self.nodes as usize
+        self.has_named_child.len()
     }
 
     /// The child of `parent` by this (lower-case) label.
+    #[inline]
     pub fn child(&self, parent: NodeId, label: &[u8]) -> Option<NodeId> {
+        if !self.has_named_child[parent.index()] && label != WILDCARD {
+            return None;
+        }
         let hash = hash_edge(&self.hasher, parent, label);
         self.edges.find(hash, |edge| edge.parent == parent && edge.label(&self.labels) == label).map(|edge| edge.child)
     }
@@ -70,8 +80,9 @@ impl LabelTree {
     }
 
     fn add(&mut self, parent: NodeId, label: &[u8]) -> NodeId {
-        let child = NodeId(self.nodes);
-        self.nodes += 1;
+        let child = NodeId(self.has_named_child.len() as u32);
+        self.has_named_child.push(false);
+        self.has_named_child[parent.index()] |= label != WILDCARD;
         let label_at = self.labels.len() as u32;
         self.labels.extend_from_slice(label);
         let edge = Edge { parent, child, label_at, label_len: label.len() as u8 };
