@@ -15,7 +15,7 @@ use isochrone::{
         DropReason, QtypeClass, Totals, TransportKind,
         classes::{RCODES, rcode_label},
     },
-    wire::{Edns, Parsed, query::parse},
+    wire::{Edns, Parsed, QName, query::parse},
 };
 use proptest::{collection::vec, prelude::*, sample};
 
@@ -78,7 +78,7 @@ fn for_transport(packet: &[u8], transport: TransportKind) -> Vec<u8> {
 }
 
 fn edns_of(packet: &[u8]) -> Option<Edns> {
-    match parse(packet) {
+    match parse(packet, &mut QName::default()) {
         Parsed::Query(query) => query.edns,
         Parsed::Refuse(refusal) => refusal.edns,
         Parsed::Ignore(_) => None,

@@ -36,7 +36,8 @@ pub const TARGETS: [(&str, Target); 6] =
 
 /// A message as it comes from the network: [`parse`] never panics, and what it says of the question is true.
 pub fn query(data: &[u8]) {
-    let question = match parse(data) {
+    let mut name = QName::default();
+    let question = match parse(data, &mut name) {
         Parsed::Query(query) => query.question,
         Parsed::Refuse(refusal) => refusal.question,
         Parsed::Ignore(_) => return,

@@ -269,6 +269,7 @@ impl<'r> Outgoing<'r> {
 
 /// What the limit of responses says of a reply. Only UDP can be sent under a forged address, and who shows a server cookie that was
 /// made for its address has proved that it gets our replies there (RFC 7873 §5.2.4).
+#[inline]
 fn action(reply: &Outgoing, arrival: Arrival, settings: &Settings) -> Action {
     let Some(limiter) = settings.rate_limiter.as_ref().filter(|_| arrival.transport == TransportKind::Udp) else {
         return Action::Pass;
@@ -314,6 +315,7 @@ fn reply_limit(transport: TransportKind, edns: Option<&Edns>, settings: &Setting
 }
 
 /// The reply's OPT as far as it is known before the answer; header and question leave it `room` bytes.
+#[inline]
 fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings, room: usize) -> OptReply<'s> {
     let Some(edns) = edns else { return OptReply::default() };
     let fresh = |cookie: Cookie| (cookie.client, settings.cookies.make(cookie.client, arrival.client, arrival.now_s));
@@ -329,7 +331,7 @@ fn opt_reply<'s>(edns: Option<&Edns>, arrival: Arrival, settings: &'s Settings, 
         padding: edns.padding && arrival.transport.is_encrypted(),
     };
     // All but the identity fits beside the longest question even in 512 bytes, and a server may leave it out (RFC 5001 §2.2).
-    if opt.wire_len() + EXTENDED_ERROR_LEN > room {
+    if opt.nsid.is_some() && opt.wire_len() + EXTENDED_ERROR_LEN > room {
         opt.nsid = None;
     }
     opt

@@ -193,9 +193,7 @@ impl<'s> Reply<'_, 's> {
                 self.prove(owner.name, owner.name.label_count(), None);
                 self.node(node, owner, qtype, Lack::WildcardType(encloser))
             }
-            Found::Missing { encloser } => {
-                Ok(Step::Done(self.negative(owner, Lack::Name(encloser), u32::MAX)?))
-            }
+            Found::Missing { encloser } => Ok(Step::Done(self.negative(owner, Lack::Name(encloser), u32::MAX)?)),
             Found::Cut { node, labels, .. } if labels == owner.name.label_count() && qtype == rtype::DS => {
                 self.node(node, owner, qtype, Lack::Type)
             }
@@ -239,26 +237,10 @@ impl<'s> Reply<'_, 's> {
     }
 
     fn node(&mut self, node: &'s Node, owner: &Owner, qtype: u16, lack: Lack) -> Result<Step<'s>, Full> {
-        if let Some(rrset) = node.rrset(qtype) {
-            self.put(rrset, owner)?;
-            return Ok(Step::Done(Rcode::NoError));
-        }
-        if let Some(cname) = node.rrset(rtype::CNAME).filter(|_| !matches!(qtype, rtype::ANY | rtype::RRSIG)) {
-            let target_at = self.writer.position() + 12;
-            self.put(cname, owner)?;
-            return Ok(cname.target.as_ref().map_or(Step::Done(Rcode::NoError), |to| Step::Follow(to, target_at)));
-        }
-        // ANY gets one RRset (RFC 8482 §4.1): a static one if there is any.
-        let any = node.rrsets.iter().filter(|rrset| qtype == rtype::ANY && rrset.rtype != rtype::NSEC);
-        if let Some(rrset) = any.min_by_key(|rrset| rrset.records.wire_len()) {
-            self.put(rrset, owner)?;
-            return Ok(Step::Done(Rcode::NoError));
-        }
-        // RRSIG likewise (§7): the signatures of one RRset.
-        let signed = node.rrsets.iter().filter(|rrset| qtype == rtype::RRSIG && rrset.rrsigs.records() > 0);
-        if let Some(rrset) = signed.min_by_key(|rrset| rrset.rrsigs.wire_len()) {
-            rrset.rrsigs.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full)?;
-            return Ok(Step::Done(Rcode::NoError));
+        if !node.rrsets.is_empty()
+            && let Some(step) = self.static_records(node, owner, qtype)?
+        {
+            return Ok(step);
         }
         if let Some(index) = node.route {
             let route = &self.snapshot.plan.routes[index as usize];
@@ -276,6 +258,34 @@ impl<'s> Reply<'_, 's> {
             }
         }
         Ok(Step::Done(self.negative(owner, lack, u32::MAX)?))
+    }
+
+    /// What the records written in the zone have for a question, if anything.
+    fn static_records(&mut self, node: &'s Node, owner: &Owner, qtype: u16) -> Result<Option<Step<'s>>, Full> {
+        if let Some(rrset) = node.rrset(qtype) {
+            self.put(rrset, owner)?;
+            return Ok(Some(Step::Done(Rcode::NoError)));
+        }
+        if let Some(cname) = node.rrset(rtype::CNAME).filter(|_| !matches!(qtype, rtype::ANY | rtype::RRSIG)) {
+            let target_at = self.writer.position() + 12;
+            self.put(cname, owner)?;
+            return Ok(Some(
+                cname.target.as_ref().map_or(Step::Done(Rcode::NoError), |to| Step::Follow(to, target_at)),
+            ));
+        }
+        // ANY gets one RRset (RFC 8482 §4.1): a static one if there is any.
+        let any = node.rrsets.iter().filter(|rrset| qtype == rtype::ANY && rrset.rtype != rtype::NSEC);
+        if let Some(rrset) = any.min_by_key(|rrset| rrset.records.wire_len()) {
+            self.put(rrset, owner)?;
+            return Ok(Some(Step::Done(Rcode::NoError)));
+        }
+        // RRSIG likewise (§7): the signatures of one RRset.
+        let signed = node.rrsets.iter().filter(|rrset| qtype == rtype::RRSIG && rrset.rrsigs.records() > 0);
+        if let Some(rrset) = signed.min_by_key(|rrset| rrset.rrsigs.wire_len()) {
+            rrset.rrsigs.write(&mut self.writer, Section::Answer, owner.at, self.apex_at).ok_or(Full)?;
+            return Ok(Some(Step::Done(Rcode::NoError)));
+        }
+        Ok(None)
     }
 
     fn put(&mut self, rrset: &RrSet, owner: &Owner) -> Result<(), Full> {
@@ -478,20 +488,36 @@ impl<'s> Reply<'_, 's> {
         decision: &policy::Decision,
         owner: &Owner,
     ) -> Result<(), Full> {
+        // The one address of a region that answers: it is up, or nothing is.
+        if let [only] = &*ring.slots {
+            self.address(&only.address, rtype, decision, owner)?;
+            self.writer.count(Section::Answer, 1);
+            return Ok(());
+        }
         let up = policy::members_up(&self.snapshot.health, pool, reason);
         let chosen = policy::answers(ring, up, route.max_answers, decision.network_hash);
         let count = chosen.clone().count();
         let first = if count > 1 { self.turn as usize % count } else { 0 };
         for address in chosen.clone().skip(first).chain(chosen.take(first)) {
-            let data = address.as_ref();
-            let head = record_head(owner.at, rtype, decision.ttl_s, data.len() as u16);
-            let mut record = [0; 12 + 16];
-            record[..12].copy_from_slice(&head);
-            record[12..12 + data.len()].copy_from_slice(data);
-            self.writer.put(&record[..12 + data.len()]).ok_or(Full)?;
+            self.address(address, rtype, decision, owner)?;
         }
         self.writer.count(Section::Answer, count as u16);
         Ok(())
+    }
+
+    #[inline]
+    fn address<A: AsRef<[u8]>>(
+        &mut self,
+        address: &A,
+        rtype: u16,
+        decision: &policy::Decision,
+        owner: &Owner,
+    ) -> Result<(), Full> {
+        let data = address.as_ref();
+        let mut record = [0; 12 + 16];
+        record[..12].copy_from_slice(&record_head(owner.at, rtype, decision.ttl_s, data.len() as u16));
+        record[12..12 + data.len()].copy_from_slice(data);
+        self.writer.put(&record[..12 + data.len()]).ok_or(Full).map(drop)
     }
 }
 

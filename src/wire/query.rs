@@ -217,7 +217,7 @@ pub(super) fn skip_record(packet: &[u8], start: usize) -> Option<RecordAt> {
             _ => return None,
         }
     }
-    let fixed = packet.get(at..at + 10)?;
+    let fixed: &[u8; 10] = packet.get(at..)?.first_chunk()?;
     let rdata_at = at + 10;
     let end = rdata_at + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
     (end <= packet.len()).then(|| RecordAt {

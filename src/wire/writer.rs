@@ -66,12 +66,15 @@ pub struct Writer<'b> {
     buf: &'b mut [u8],
     at: usize,
     limit: usize,
+    /// Bytes beyond `limit` that are kept for the OPT record.
+    reserved: usize,
     question_end: usize,
 }
 
 impl<'b> Writer<'b> {
     /// Starts a reply to `query` (at least a header long): its id, opcode, RD (for standard queries) and the `question_len`
     /// bytes of its question, letter case and all. The reply will not exceed `limit` bytes nor the buffer.
+    #[inline]
     pub fn reply(buf: &'b mut [u8], query: &[u8], question_len: usize, limit: usize) -> Self {
         let end = HEADER_LEN + question_len;
         let limit = limit.min(buf.len());
@@ -83,7 +86,7 @@ impl<'b> Writer<'b> {
         buf[3] = 0;
         buf[4..HEADER_LEN].fill(0);
         buf[5] = u8::from(question_len > 0);
-        Writer { buf, at: end, limit, question_end: end }
+        Writer { buf, at: end, limit, reserved: 0, question_end: end }
     }
 
     /// Bytes written so far.
@@ -96,17 +99,21 @@ impl<'b> Writer<'b> {
         self.buf[..self.at].get(at..).is_some_and(|rest| rest.starts_with(bytes))
     }
 
-    /// Keeps `len` bytes free for the OPT record.
+    /// Keeps `len` bytes free for the OPT record, where there are so many.
+    #[inline]
     pub fn reserve(&mut self, len: usize) {
-        self.limit = self.limit.saturating_sub(len);
+        self.reserved = len.min(self.limit);
+        self.limit -= self.reserved;
     }
 
     /// Sets or clears AA.
+    #[inline]
     pub fn set_authoritative(&mut self, on: bool) {
         self.buf[2] = self.buf[2] & !0x04 | u8::from(on) << 2;
     }
 
     /// Sets the four bits of the response code that the header has room for.
+    #[inline]
     pub fn set_rcode(&mut self, rcode: Rcode) {
         self.buf[3] = self.buf[3] & 0xf0 | (rcode as u16 & 0x0f) as u8;
     }
@@ -124,6 +131,7 @@ impl<'b> Writer<'b> {
     }
 
     /// Copies ready-made bytes; `None`, with nothing written, when they do not fit. Returns what was written, for patching.
+    #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Option<&mut [u8]> {
         let end = self.at + bytes.len();
         if end > self.limit {
@@ -136,30 +144,24 @@ impl<'b> Writer<'b> {
     }
 
     /// Adds `records` to a section's counter.
+    #[inline]
     pub fn count(&mut self, section: Section, records: u16) {
         let at = section as usize;
         let sum = u16::from_be_bytes([self.buf[at], self.buf[at + 1]]) + records;
         self.buf[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     }
 
-    /// Writes the OPT record into the room kept for it and returns the reply's length.
+    /// Writes the OPT record, for which room was kept, and returns the reply's length.
+    ///
+    /// # Panics
+    /// When the OPT record does not fit: what was reserved is less than its [`OptReply::wire_len`].
     #[inline]
     pub fn finish_with_opt(&mut self, rcode: Rcode, opt: &OptReply) -> usize {
-        let unpadded = opt.wire_len();
-        self.limit = (self.limit + unpadded).min(self.buf.len());
-        // A message that cannot be longer is padded as far as it goes (RFC 7830 §4 asks for no more).
-        let padded_end = match opt.padding {
-            true => (self.at + unpadded).next_multiple_of(PADDING_BLOCK).min(self.limit),
-            false => self.at + unpadded,
-        };
-        let len = padded_end - self.at;
         self.set_rcode(rcode);
-        let end = self.at + len;
-        let out = &mut self.buf[self.at..end];
+        let out = &mut self.buf[self.at..self.limit + self.reserved];
         let flags = if opt.dnssec_ok { 0x80 } else { 0 };
         let [p1, p2] = opt.payload.to_be_bytes();
-        let [l1, l2] = ((len - 11) as u16).to_be_bytes();
-        out[..11].copy_from_slice(&[0, 0, 41, p1, p2, (rcode as u16 >> 4) as u8, 0, flags, 0, l1, l2]);
+        out[..11].copy_from_slice(&[0, 0, 41, p1, p2, (rcode as u16 >> 4) as u8, 0, flags, 0, 0, 0]);
         let mut at = 11;
         if let Some((ecs, scope_len)) = opt.ecs {
             at += ecs.write(scope_len, &mut out[at..]);
@@ -177,14 +179,17 @@ impl<'b> Writer<'b> {
             at += put_option(&mut out[at..], option::EXTENDED_ERROR, &(error as u16).to_be_bytes(), &[]);
         }
         if opt.padding {
-            let (head, zeros) = out[at..].split_at_mut(4);
+            // A message that cannot be longer is padded as far as it goes (RFC 7830 §4 asks for no more).
+            let padded = (self.at + at + 4).next_multiple_of(PADDING_BLOCK) - self.at;
+            let end = padded.min(out.len());
+            let (head, zeros) = out[at..end].split_at_mut(4);
             let [l1, l2] = (zeros.len() as u16).to_be_bytes();
             head.copy_from_slice(&[0, option::PADDING as u8, l1, l2]);
             zeros.fill(0);
-            at = len;
+            at = end;
         }
-        debug_assert_eq!(at, len);
-        self.at = end;
+        out[9..11].copy_from_slice(&((at - 11) as u16).to_be_bytes());
+        self.at += at;
         self.count(Section::Additional, 1);
         self.at
     }
