@@ -6,6 +6,7 @@ pub mod live;
 pub mod operations;
 mod parallel;
 pub mod state;
+pub mod verdicts;
 pub mod watch;
 pub mod world;
 
@@ -122,6 +123,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     let world = Arc::new(world);
     let limits = world.config.server.limits;
     let board = Arc::new(Board::default());
+    verdicts::recall(&state, &board);
     let probe = Arc::new(NetProbe::default());
     let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
@@ -218,6 +220,7 @@ async fn control(
     let mut hang_up = signal(SignalKind::hangup())?;
     let follower = tokio::spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
+    let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let admin = admin_listener.map(|listener| {
         let listen = ready.listen.iter().map(ToString::to_string).collect();
@@ -260,8 +263,10 @@ async fn control(
     let stopped = tokio::task::spawn_blocking(move || serving.stop()).await;
     follower.abort();
     signer.abort();
+    keeping.abort();
     announcer.abort();
     prober.stop().await;
+    let _written_or_said = tokio::task::spawn_blocking(move || verdicts::write(&live)).await;
     if let Some(admin) = admin {
         let _ended_or_cut = tokio::time::timeout(Duration::from_millis(500), admin).await;
     }

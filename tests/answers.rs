@@ -369,6 +369,56 @@ fn the_ttl_falls_while_a_consulted_target_is_in_doubt() {
     }
 }
 
+/// Endpoints that are held down, and endpoints that are down; region and reason of the answer to Frankfurt, family by family.
+#[test]
+fn what_is_held_down_answers_only_where_nothing_else_can() {
+    const EU: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+    for (name, qtype, held, down, expected) in [
+        ("geo", "A", &EU[..], &[][..], ("192.0.2.1", "failover")),
+        ("geo", "A", &["192.0.2.2"], &[], ("192.0.2.1", "failover")),
+        ("geo", "AAAA", &["192.0.2.2"], &[], ("2001:db8::2", "best")),
+        ("geo", "AAAA", &EU, &[], ("2001:db8::3", "failover")),
+        ("geo", "AAAA", &EU, &["2001:db8::3"], ("2001:db8::2", "last-resort")),
+        ("geo", "A", &["192.0.2.1", "192.0.2.2", "192.0.2.3"], &[], ("192.0.2.2", "last-resort")),
+        ("geo", "A", &["192.0.2.2"], &["192.0.2.1", "192.0.2.3"], ("192.0.2.2", "last-resort")),
+        ("geo", "A", &["192.0.2.1"], &["192.0.2.2", "192.0.2.3"], ("192.0.2.1", "last-resort")),
+        ("geo", "A", &["192.0.2.2"], &["192.0.2.1", "192.0.2.2", "192.0.2.3"], ("192.0.2.2", "all-down")),
+        ("only-eu", "A", &EU, &[], ("192.0.2.2", "last-resort")),
+        ("fail", "A", &["192.0.2.1"], &["192.0.2.2"], ("192.0.2.1", "last-resort")),
+        ("none", "A", &["192.0.2.1"], &[], ("192.0.2.1", "last-resort")),
+        ("ruled", "A", &["192.0.2.1", "192.0.2.3"], &[], ("192.0.2.1", "last-resort")),
+    ] {
+        let mut fixture = zone();
+        fixture.set_health(|endpoint| TargetHealth {
+            up: !down.contains(&endpoint),
+            held: held.contains(&endpoint),
+            ..TargetHealth::UNKNOWN
+        });
+        let answer = fixture.ask(&Ask::new(&format!("{name}.example.com"), qtype).from_client(FRANKFURT));
+        let totals = fixture.registry.totals();
+        let reason = totals.answers.keys().next().map(|labels| labels.reason);
+        let told = (answer.addresses(), reason);
+        assert_eq!(
+            told,
+            (vec![expected.0.to_string()], Some(expected.1)),
+            "{name} {qtype} held {held:?} down {down:?}"
+        );
+    }
+}
+
+#[test]
+fn the_doubt_on_what_is_held_down_counts_only_where_it_answers() {
+    let mut fixture = zone();
+    for (held, ttl) in [(&["192.0.2.2"][..], 60), (&["192.0.2.1", "192.0.2.2", "192.0.2.3"], 7)] {
+        fixture.set_health(|endpoint| TargetHealth {
+            held: held.contains(&endpoint),
+            doubt_s: (endpoint == "192.0.2.2").then_some(7),
+            ..TargetHealth::UNKNOWN
+        });
+        assert_eq!(fixture.ask(&Ask::new("geo.example.com", "A").from_client(FRANKFURT)).ttl(), ttl, "{held:?}");
+    }
+}
+
 #[test]
 fn name_endpoints_are_cnames_that_are_followed_inside_the_zone() {
     let mut fixture = zone();

@@ -72,6 +72,9 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(http.expect_status, StatusSet(vec![(200, 299), (300, 399)]));
     assert_eq!((check.interval, check.fast_interval), (Duration::from_secs(10), Duration::from_secs(1)));
     assert_eq!((check.timeout, check.fall, check.rise), (Duration::from_secs(4), 3, 2));
+    let damping = check.damping;
+    assert_eq!((damping.changes_max, damping.window), (8, Duration::from_secs(600)));
+    assert_eq!((damping.hold, damping.hold_max), (Duration::from_secs(60), Duration::from_secs(1800)));
     let region = &config.regions[0];
     assert_eq!((&region.check, region.min_healthy, region.bias_ms), (&None, MinHealthy::Count(1), 0.0));
     let zone = &config.zones[0];

@@ -243,12 +243,17 @@ fn every_answer_is_validly_signed_wherever_the_client_is_and_whatever_is_down() 
         ],
         &[],
     ];
-    for down in healths {
-        fixture.set_down(down);
+    // Down, and then held down though they are up.
+    for (down, is_held) in healths.iter().flat_map(|down| [(down, false), (down, true)]) {
+        fixture.set_health(|endpoint| TargetHealth {
+            up: is_held || !down.contains(&endpoint),
+            held: is_held && down.contains(&endpoint),
+            ..TargetHealth::UNKNOWN
+        });
         for (name, qtype) in NAMES.iter().flat_map(|name| TYPES.iter().map(move |qtype| (*name, *qtype))) {
             for client in CLIENTS {
                 let answer = fixture.ask(&Ask::new(name, qtype).from_client(client).dnssec());
-                verify(&format!("{name} {qtype} from {client}, down {down:?}"), &answer, &keys);
+                verify(&format!("{name} {qtype} from {client}, down {down:?}, held {is_held}"), &answer, &keys);
             }
         }
     }
@@ -276,7 +281,7 @@ fn every_window_of_a_region_with_many_endpoints_is_signed() {
 fn a_lowered_ttl_lowers_the_signatures_ttl_and_the_original_stays() {
     let mut fixture = fixture(&["one.key"]);
     let keys = dnskeys(&mut fixture, "example.com");
-    fixture.set_health(|_| TargetHealth { up: true, doubt_s: Some(7), baseline_ms: None });
+    fixture.set_health(|_| TargetHealth { doubt_s: Some(7), ..TargetHealth::UNKNOWN });
     for qtype in ["A", "AAAA"] {
         let answer = fixture.ask(&Ask::new("x.app.example.com", qtype).dnssec());
         assert_eq!(answer.ttl(), 7);

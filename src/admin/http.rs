@@ -67,6 +67,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/explain", get(explanation))
+        .route("/api/v1/history", get(history))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard))
@@ -197,6 +198,34 @@ async fn status(State(admin): State<Admin>) -> Result<Response, Refusal> {
     Ok(Json(admin.work(&admin.reading, |operations| operations.status()).await?).into_response())
 }
 
+/// The question part of `/api/v1/history`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct HistoryQuery {
+    region: String,
+    endpoint: Option<String>,
+}
+
+const HISTORY_USAGE: &str = "ask like this: /api/v1/history?region=eu, or with &endpoint=192.0.2.10";
+
+async fn history(
+    State(admin): State<Admin>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let bad = |error: String| Refusal::new(StatusCode::BAD_REQUEST, error);
+    let Query(HistoryQuery { region, endpoint }) =
+        query.map_err(|rejection| bad(format!("{}; {HISTORY_USAGE}", rejection.body_text())))?;
+    if region.is_empty() {
+        return Err(bad(format!("`region` is missing; {HISTORY_USAGE}")));
+    }
+    let what = endpoint.as_ref().map_or_else(|| format!("region `{region}`"), |e| format!("endpoint `{region}/{e}`"));
+    let found = admin.work(&admin.reading, move |operations| operations.history(&region, endpoint.as_deref())).await?;
+    match found {
+        Some(found) => Ok(Json(found).into_response()),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no {what}; /api/v1/status lists them"))),
+    }
+}
+
 /// The question part of `/api/v1/explain`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -249,7 +278,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        admin::status::{LocationData, Queries, Reload, Status},
+        admin::status::{History, LocationData, Queries, Reload, Status},
         answer::explain::{ClientView, Explanation},
     };
 
@@ -278,10 +307,16 @@ mod tests {
                 listen: vec!["127.0.0.1:5300".into()],
                 location_data: LocationData { source: "x".into(), built: 0, networks_v4: 1, networks_v6: 1 },
                 reload: Reload::default(),
+                self_doubt: None,
                 regions: Vec::new(),
                 zones: Vec::new(),
                 queries: Queries::default(),
             }
+        }
+
+        fn history(&self, region: &str, endpoint: Option<&str>) -> Option<History> {
+            (region == "eu" && endpoint.is_none_or(|endpoint| endpoint == "::1"))
+                .then(|| History { endpoints: Vec::new() })
         }
 
         fn explain(&self, request: &explain::Request) -> Explanation {
@@ -352,6 +387,8 @@ mod tests {
             ("/metrics", metrics::CONTENT_TYPE, "# EOF"),
             ("/api/v1/status", "application/json", "\"uptime_s\":7"),
             ("/api/v1/explain?name=a.example", "application/json", "\"name\":\"a.example.\""),
+            ("/api/v1/history?region=eu", "application/json", "{\"endpoints\":[]}"),
+            ("/api/v1/history?region=eu&endpoint=::1", "application/json", "{\"endpoints\":[]}"),
         ] {
             let (status, body, headers) = get(ready(), path).await;
             assert_eq!(status, StatusCode::OK, "{path}");
@@ -388,6 +425,20 @@ mod tests {
             let (status, body, headers) = get(ready(), &format!("/api/v1/explain{question}")).await;
             assert_eq!(status, StatusCode::BAD_REQUEST, "{question}");
             assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+            assert!(error_in(&body).contains(part), "{question}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_history_of_nothing_is_told_what_to_ask_instead() {
+        for (question, status, part) in [
+            ("", 400, "`region` is missing; ask like this: /api/v1/history?region=eu"),
+            ("?regoin=eu", 400, "unknown field `regoin`"),
+            ("?region=us", 404, "there is no region `us`; /api/v1/status lists them"),
+            ("?region=eu&endpoint=::2", 404, "there is no endpoint `eu/::2`; /api/v1/status lists them"),
+        ] {
+            let (told, body, _) = get(ready(), &format!("/api/v1/history{question}")).await;
+            assert_eq!(told.as_u16(), status, "{question}");
             assert!(error_in(&body).contains(part), "{question}: {body}");
         }
     }

@@ -17,6 +17,9 @@ pub trait Operations: Send + Sync + 'static {
     /// The state at this moment.
     fn status(&self) -> status::Status;
 
+    /// The newest changes of a region's endpoints, or of one of them; `None` when there is no such region or endpoint.
+    fn history(&self, region: &str, endpoint: Option<&str>) -> Option<status::History>;
+
     /// Why a client gets its answer. May read location files: not for an async task's own thread.
     fn explain(&self, request: &Request) -> Explanation;
 }

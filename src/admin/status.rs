@@ -25,6 +25,9 @@ pub struct Status {
     pub location_data: LocationData,
     /// The last reload.
     pub reload: Reload,
+    /// Present while the prober distrusts itself.
+    #[serde(default)]
+    pub self_doubt: Option<SelfDoubt>,
     /// Regions in file order.
     pub regions: Vec<RegionStatus>,
     /// Zones in file order.
@@ -59,6 +62,15 @@ pub struct Reload {
     pub error: Option<String>,
 }
 
+/// That the prober distrusts itself: everything fails at once, which looks like its own trouble, so that the last verdicts stay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SelfDoubt {
+    /// Since when, Unix time in seconds.
+    pub since: u64,
+    /// What made it doubt.
+    pub reason: String,
+}
+
 /// A region and its endpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegionStatus {
@@ -85,12 +97,18 @@ pub struct EndpointStatus {
     pub endpoint: String,
     /// The check; `None`: not probed, counts as up.
     pub check: Option<String>,
-    /// `up` or `down`.
+    /// `up`, `down`, or `held`: held down, since it changed too often.
     pub state: String,
     /// A result has come in; until then it counts as up.
     pub decided: bool,
     /// The state may change soon.
     pub in_doubt: bool,
+    /// It fails, and counts as up only because the prober distrusts itself.
+    #[serde(default)]
+    pub kept: bool,
+    /// The hold-down that is on.
+    #[serde(default)]
+    pub held: Option<Held>,
     /// Since when the state is what it is, Unix time in seconds.
     pub since: Option<u64>,
     /// Connect time of the newest probe that connected.
@@ -105,6 +123,55 @@ pub struct EndpointStatus {
     pub probes_ok: u64,
     /// Probes that failed.
     pub probes_failed: u64,
+    /// Its newest changes, oldest first: ten of them here, fifty in `/api/v1/history`.
+    #[serde(default)]
+    pub history: Vec<Transition>,
+}
+
+/// A hold-down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// When it began, Unix time in seconds.
+    pub since: u64,
+    /// When it ends if the endpoint does not change again, Unix time in seconds.
+    pub until: u64,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A change of an endpoint's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transition {
+    /// When, Unix time in seconds.
+    pub at: u64,
+    /// The state before: `untried`, `up`, `down` or `held`.
+    pub from: String,
+    /// The state since.
+    pub to: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What `/api/v1/history` says: the newest changes of some endpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The endpoints in the order of the status.
+    pub endpoints: Vec<EndpointHistory>,
+}
+
+/// The newest changes of an endpoint under a check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointHistory {
+    /// The region.
+    pub region: String,
+    /// Address or name.
+    pub endpoint: String,
+    /// The check.
+    pub check: Option<String>,
+    /// As in the status.
+    pub state: String,
+    /// Oldest first, at most fifty.
+    pub history: Vec<Transition>,
 }
 
 /// A zone.

@@ -379,6 +379,7 @@ fn chosen_because(reason: Reason, ranked_by: RankedBy) -> &'static str {
         (Reason::Best, RankedBy::Order) => "chosen: first in the list",
         (Reason::Best, RankedBy::Draw) => "chosen: by weight",
         (Reason::Failover, _) => "chosen: those ranked before it are not usable",
+        (Reason::LastResort, _) => "chosen although it is held down: no other region is usable",
         (Reason::AllDown, _) => {
             "chosen: no region is usable, so the first of the ranking answers with all its endpoints"
         }

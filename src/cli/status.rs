@@ -14,15 +14,20 @@ use super::{
     table::{Align, Cell, Table},
     terminal::{Lines, Palette, Tone, print, span},
 };
-use crate::admin::status::{EndpointStatus, RegionStatus, Status};
+use crate::admin::status::{EndpointStatus, History, RegionStatus, Status};
 
 /// Show regions, endpoints, verdicts and queries of a running server; exit status 1 unless it is there and ready
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  isochrone status --admin http://127.0.0.1:8053")]
+#[command(
+    after_help = "Example:\n  isochrone status --admin http://127.0.0.1:8053\n  isochrone status --history eu/198.51.100.10"
+)]
 pub struct StatusArgs {
     /// The server's admin interface
     #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
     admin: AdminUrl,
+    /// Show instead what became of a region's endpoints, or of one of them: the last 50 changes of each
+    #[arg(long, value_name = "REGION[/ENDPOINT]")]
+    history: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -30,8 +35,11 @@ pub struct StatusArgs {
 
 /// Shows the state of a server.
 pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let status: Status = Remote::new(args.admin.clone())?.ask("/api/v1/status", &[])?;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if let Some(target) = &args.history {
+        return show_history(args, target, now_s);
+    }
+    let status: Status = Remote::new(args.admin.clone())?.ask("/api/v1/status", &[])?;
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?,
         false => print(&shown(&status, now_s, Palette::of_stdout()))?,
@@ -43,6 +51,51 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn show_history(args: &StatusArgs, target: &str, now_s: u64) -> anyhow::Result<ExitCode> {
+    let (region, endpoint) = target.split_once('/').map_or((target, None), |(region, rest)| (region, Some(rest)));
+    let question: Vec<(&str, &str)> =
+        std::iter::once(("region", region)).chain(endpoint.map(|endpoint| ("endpoint", endpoint))).collect();
+    let history: History = Remote::new(args.admin.clone())?.ask("/api/v1/history", &question)?;
+    match args.json {
+        true => print(&format!("{}\n", serde_json::to_string_pretty(&history)?))?,
+        false => print(&changes(&history, now_s, Palette::of_stdout()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Newest first: what happened last is what people look for.
+fn changes(history: &History, now_s: u64, palette: Palette) -> String {
+    let columns = ["ENDPOINT", "CHECK", "AGO", "FROM", "TO", "REASON"];
+    let mut table = Table::new(&columns.map(|name| (name, if name == "AGO" { Align::Right } else { Align::Left })));
+    for endpoint in &history.endpoints {
+        let head = || [endpoint.endpoint.as_str().into(), Cell::optional(endpoint.check.as_ref())];
+        if endpoint.history.is_empty() {
+            let [name, check] = head();
+            table.row([name, check, "-".into(), "".into(), endpoint.state.as_str().into(), "no change yet".into()]);
+        }
+        for (n, change) in endpoint.history.iter().rev().enumerate() {
+            let [name, check] = if n == 0 { head() } else { ["".into(), "".into()] };
+            table.row([
+                name,
+                check,
+                span(now_s.saturating_sub(change.at)).as_str().into(),
+                change.from.as_str().into(),
+                Cell::new(&change.to, tone(&change.to)),
+                change.reason.as_str().into(),
+            ]);
+        }
+    }
+    table.render(palette)
+}
+
+fn tone(state: &str) -> Tone {
+    match state {
+        "up" => Tone::Good,
+        "held" | "untried" => Tone::Warn,
+        _ => Tone::Bad,
+    }
+}
+
 fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
     let ready = if status.ready { "ready" } else { "not ready" };
     let mut head = Lines::new(palette);
@@ -51,6 +104,11 @@ fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
     head.add("config", &status.config);
     if let Some(error) = &status.reload.error {
         head.add("", &format!("the newest reload was refused: {error}"));
+    }
+    if let Some(doubt) = &status.self_doubt {
+        let since = span(now_s.saturating_sub(doubt.since));
+        head.add("doubt", &format!("the prober has distrusted itself for {since}; the last verdicts stay"));
+        head.add("", &doubt.reason);
     }
     head.add("listens", &status.listen.join(" "));
     let data = &status.location_data;
@@ -103,7 +161,7 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
                 usable,
                 endpoint.endpoint.as_str().into(),
                 Cell::optional(endpoint.check.as_ref()),
-                state(endpoint),
+                state(endpoint, now_s),
                 Cell::optional(endpoint.since.map(|since| span(now_s.saturating_sub(since)))),
                 Cell::ms(endpoint.connect_ms),
                 trouble(endpoint).into(),
@@ -121,19 +179,24 @@ fn usable(region: &RegionStatus) -> Cell {
     }
 }
 
-/// The newest failure, as long as it still counts.
+/// Why it is held down, or the newest failure, as long as it still counts.
 fn trouble(endpoint: &EndpointStatus) -> &str {
+    if let Some(held) = &endpoint.held {
+        return &held.reason;
+    }
     let counts = endpoint.in_doubt || endpoint.state != "up";
     endpoint.last_error.as_deref().filter(|_| counts).unwrap_or_default()
 }
 
-fn state(endpoint: &EndpointStatus) -> Cell {
-    let tone = match endpoint.state.as_str() {
-        "up" => Tone::Good,
-        _ => Tone::Bad,
-    };
+fn state(endpoint: &EndpointStatus, now_s: u64) -> Cell {
+    let tone = tone(&endpoint.state);
+    if let Some(held) = &endpoint.held {
+        let left = span(held.until.saturating_sub(now_s));
+        return Cell::new(&format!("held ({left} more)"), tone);
+    }
     match (&endpoint.check, endpoint.decided, endpoint.in_doubt) {
         (None, _, _) => Cell::new("unchecked", Tone::Dim),
+        _ if endpoint.kept => Cell::new(&format!("{} (kept)", endpoint.state), Tone::Warn),
         (_, false, _) => Cell::new("untried", Tone::Warn),
         (_, _, true) => Cell::new(&format!("{} (in doubt)", endpoint.state), Tone::Warn),
         _ => Cell::new(&endpoint.state, tone),
@@ -143,7 +206,9 @@ fn state(endpoint: &EndpointStatus) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{LocationData, Queries, Reload, ZoneStatus};
+    use crate::admin::status::{
+        EndpointHistory, Held, LocationData, Queries, Reload, SelfDoubt, Transition, ZoneStatus,
+    };
 
     const NOW_S: u64 = 1_800_000_000;
 
@@ -154,6 +219,8 @@ mod tests {
             state: state.into(),
             decided,
             in_doubt,
+            kept: false,
+            held: None,
             since: decided.then_some(NOW_S - 400),
             connect_ms: decided.then_some(12.34),
             baseline_ms: None,
@@ -161,6 +228,7 @@ mod tests {
             last_error: decided.then(|| "connection refused".into()),
             probes_ok: 1,
             probes_failed: 0,
+            history: Vec::new(),
         }
     }
 
@@ -193,6 +261,7 @@ mod tests {
                 networks_v6: 60_789,
             },
             reload: Reload { error: Some("2 errors in isochrone.toml".into()), ..Reload::default() },
+            self_doubt: None,
             regions: vec![
                 region(
                     "us",
@@ -247,6 +316,69 @@ mod tests {
         queries   1234 (tcp 34, udp 1200), 800 with client subnet
         responses NOERROR 1230, NXDOMAIN 3, 2 truncated, 1 dropped
         answers   us 1000
+        ");
+    }
+
+    #[test]
+    fn hold_downs_and_self_doubt_are_told() {
+        let reason = "held down until it keeps still: 9 changes within 10 min".to_string();
+        let held = Held { since: NOW_S - 60, until: NOW_S + 120, reason };
+        let endpoints = vec![
+            EndpointStatus { held: Some(held), ..endpoint("192.0.2.10", "held", true, false) },
+            EndpointStatus { kept: true, ..endpoint("192.0.2.11", "up", true, true) },
+        ];
+        let regions = vec![region("us", true, endpoints)];
+        let reason = "all 2 endpoints that were up stopped answering together".to_string();
+        let status = Status { regions, self_doubt: Some(SelfDoubt { since: NOW_S - 65, reason }), ..status() };
+        let told = shown(&status, NOW_S, Palette::none());
+        let lines: Vec<&str> = told.lines().map(str::trim_end).collect();
+        let find =
+            |part: &str| *lines.iter().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {told}"));
+        assert!(find("distrusted").starts_with("doubt     the prober has distrusted itself for 65 s;"), "{told}");
+        assert!(find("stopped answering").starts_with("          all 2 endpoints"), "{told}");
+        assert!(find("192.0.2.10").contains("held (2 min more)"), "{told}");
+        assert!(find("192.0.2.10").ends_with("9 changes within 10 min"), "{told}");
+        assert!(
+            find("192.0.2.11").contains("up (kept)") && find("192.0.2.11").ends_with("connection refused"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn what_became_of_endpoints_is_told_newest_first() {
+        let change = |ago: u64, from: &str, to: &str, reason: &str| Transition {
+            at: NOW_S - ago,
+            from: from.into(),
+            to: to.into(),
+            reason: reason.into(),
+        };
+        let of = |endpoint: &str, state: &str, history| EndpointHistory {
+            region: "eu".into(),
+            endpoint: endpoint.into(),
+            check: Some("web".into()),
+            state: state.into(),
+            history,
+        };
+        let history = History {
+            endpoints: vec![
+                of(
+                    "192.0.2.10",
+                    "up",
+                    vec![
+                        change(7_300, "untried", "up", "first probe: ok, connected in 3.0 ms"),
+                        change(400, "up", "down", "connection refused"),
+                        change(30, "down", "up", "2 successes in a row"),
+                    ],
+                ),
+                of("192.0.2.11", "up", Vec::new()),
+            ],
+        };
+        insta::assert_snapshot!(changes(&history, NOW_S, Palette::none()), @r"
+        ENDPOINT    CHECK    AGO  FROM     TO    REASON
+        192.0.2.10  web     30 s  down     up    2 successes in a row
+                           6 min  up       down  connection refused
+                             2 h  untried  up    first probe: ok, connected in 3.0 ms
+        192.0.2.11  web        -           up    no change yet
         ");
     }
 

@@ -43,6 +43,15 @@ impl Baseline {
         let lowest = (from..=self.minute).map(|minute| self.lowest_us[slot(minute)]).min()?;
         (lowest != NONE).then(|| Duration::from_micros(lowest.into()))
     }
+
+    /// The lowest connect time of the hour before `now`, and how long ago it was measured, to the minute.
+    pub fn lowest_and_age(&self, now: Duration) -> Option<(Duration, Duration)> {
+        let lowest = self.lowest(now)?;
+        let lowest_us = u32::try_from(lowest.as_micros()).ok()?;
+        let newest_first = (self.minute.saturating_sub(WINDOW_MINUTES - 1)..=self.minute).rev();
+        let minute = newest_first.into_iter().find(|minute| self.lowest_us[slot(*minute)] == lowest_us)?;
+        Some((lowest, now.saturating_sub(Duration::from_secs(60 * minute))))
+    }
 }
 
 fn slot(minute: u64) -> usize {

@@ -13,20 +13,30 @@ use std::{
 
 use tokio::sync::watch;
 
+mod doubt;
+pub(super) mod entry;
 mod journal;
 
-use self::journal::{Journal, Touched};
+use self::{
+    doubt::Doubter,
+    entry::{Entry, shown},
+    journal::{Journal, Touched},
+};
 use super::{
-    baseline::Baseline,
+    history::{Change, Standing},
+    memory::{self, Memory},
     probe::{ProbeError, ProbeResult},
     target::{Target, TargetId, TargetKey, Targets},
-    verdict::{Pace, State, Verdict},
+    verdict::{Pace, State},
 };
 
-/// A baseline that moves by less than this is not worth a new publication.
-const BASELINE_STEP: Duration = Duration::from_millis(1);
 /// So many changes are remembered at least, one by one, for those who follow the board; else as many as there are targets.
 const REMEMBERED_MIN: usize = 64;
+/// The board is born so long after the moment that its times count from: what is read back from before it lies in this.
+pub(super) const PAST: Duration = Duration::from_secs(3 * 86_400);
+
+/// Targets that are looked at under one lock when all is written down.
+const REMEMBERED_AT_ONCE: usize = 256;
 
 /// What is known of one target. Cloning shares everything but a few words.
 #[derive(Debug, Clone)]
@@ -43,7 +53,11 @@ pub struct TargetStatus {
     pub checks_left: u32,
     /// While in doubt: `checks_left` × `fast-interval`, the most that a TTL should promise.
     pub ttl_bound: Option<Duration>,
-    /// Since when the state is what it is.
+    /// It fails, but the prober distrusts itself, so that it still counts as up.
+    pub kept: bool,
+    /// It changed too often and is held down, whatever `state` says.
+    pub held: Option<Held>,
+    /// Since when it stands as it does.
     pub since: SystemTime,
     /// The newest result and when it came.
     pub last_result: Option<(SystemTime, Arc<ProbeResult>)>,
@@ -62,9 +76,24 @@ pub struct TargetStatus {
 }
 
 impl TargetStatus {
-    /// True when answers may use the target.
+    /// True when answers use the target: it is up, and not held down.
     pub fn is_up(&self) -> bool {
-        self.state == State::Up
+        self.state == State::Up && self.held.is_none()
+    }
+
+    /// How it stands, as people are told.
+    pub fn standing(&self) -> Standing {
+        match (self.held, self.state) {
+            (Some(_), _) => Standing::Held,
+            (None, State::Up) => Standing::Up,
+            (None, State::Down) => Standing::Down,
+        }
+    }
+
+    /// Why it is held down, for people; `None` when it is not.
+    pub fn held_because(&self) -> Option<String> {
+        let (held, window) = (self.held?, shown(self.target.check().damping.window));
+        Some(format!("held down until it keeps still: {} changes within {window}", held.changes))
     }
 
     /// [`TargetStatus::connect`] in milliseconds.
@@ -78,6 +107,26 @@ impl TargetStatus {
     }
 }
 
+/// A hold-down that is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// When it began.
+    pub since: SystemTime,
+    /// When it ends, if the target keeps still until then.
+    pub until: SystemTime,
+    /// Changes within the check's window when it was last prolonged.
+    pub changes: u32,
+}
+
+/// That the prober distrusts itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelfDoubtStatus {
+    /// Since when.
+    pub since: SystemTime,
+    /// What made it doubt, in words.
+    pub reason: Arc<str>,
+}
+
 /// Everything known at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -87,6 +136,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// By [`TargetId`].
     pub statuses: Arc<[TargetStatus]>,
+    /// Present while the prober distrusts itself.
+    pub self_doubt: Option<SelfDoubtStatus>,
 }
 
 impl Index<TargetId> for Snapshot {
@@ -124,24 +175,15 @@ struct Inner {
     by_key: HashMap<TargetKey, usize>,
     undecided: usize,
     journal: Journal,
-    /// Baselines count minutes from here.
+    doubter: Doubter,
+    /// The earliest moment at which a hold-down may end.
+    next_release: Option<Duration>,
+    /// Counts changes that people are told.
+    told: u64,
+    /// What was known before a restart, for the first list of targets.
+    recalled: HashMap<memory::Key, Memory>,
+    /// Times are ages: they count from [`PAST`] before this.
     born: Instant,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    target: Arc<Target>,
-    verdict: Verdict,
-    since: SystemTime,
-    last_result: Option<(SystemTime, Arc<ProbeResult>)>,
-    last_error: Option<(SystemTime, ProbeError)>,
-    connect: Option<Duration>,
-    baseline: Baseline,
-    /// The baseline when the last change was told.
-    told_baseline: Option<Duration>,
-    probes_ok: u64,
-    probes_failed: u64,
-    probes_inconclusive: u64,
 }
 
 impl Default for Board {
@@ -152,6 +194,10 @@ impl Default for Board {
             by_key: HashMap::new(),
             undecided: 0,
             journal: Journal::default(),
+            doubter: Doubter::default(),
+            next_release: None,
+            told: 0,
+            recalled: HashMap::new(),
             born: tokio::time::Instant::now().into_std(),
         };
         Board {
@@ -165,69 +211,117 @@ impl Default for Board {
 
 impl Board {
     /// Takes over a new list of targets and returns its epoch. Targets that stay keep everything. A new target whose endpoint
-    /// is already probed in the same way, only with other times or counts, keeps that state until its own first result.
+    /// is already probed in the same way, only with other times or counts, keeps that state until its own first result; so does
+    /// one that was known before a restart.
     pub fn adopt(&self, targets: &Targets, now: SystemTime) -> u64 {
         let mut inner = self.lock();
+        let age = inner.age(tokio::time::Instant::now().into_std());
         let old = std::mem::take(&mut inner.entries);
-        let states: HashMap<_, _> =
-            old.iter().map(|e| ((e.target.endpoint(), &e.target.check().kind), e.verdict.state())).collect();
-        let entries: Vec<Entry> = targets
-            .list()
-            .iter()
-            .map(|target| match inner.by_key.get(&target.key) {
-                Some(&at) => Entry { target: target.clone(), ..old[at].clone() },
-                None => {
-                    let known = states.get(&(target.endpoint(), &target.check().kind));
-                    Entry::new(target.clone(), known.copied().unwrap_or(State::Up), now)
-                }
-            })
-            .collect();
+        let recalled = std::mem::take(&mut inner.recalled);
+        let alike: HashMap<_, _> = old.iter().map(|e| ((e.target.endpoint(), &e.target.check().kind), e)).collect();
+        let adopted = |target: &Arc<Target>| {
+            if let Some(&at) = inner.by_key.get(&target.key) {
+                return old[at].clone().of(target.clone());
+            }
+            if let Some(entry) = alike.get(&(target.endpoint(), &target.check().kind)) {
+                return entry.under(target.clone(), now);
+            }
+            match recalled.get(&memory::Key::of(target)) {
+                Some(memory) => memory.entry(target.clone(), age, now),
+                None => Entry::new(target.clone(), State::Up, now),
+            }
+        };
+        let placed = |target| adopted(target).placed(targets.region(target.endpoint()));
+        let entries: Vec<Entry> = targets.list().iter().map(placed).collect();
         inner.by_key = entries.iter().enumerate().map(|(at, e)| (e.target.key.clone(), at)).collect();
+        inner.undecided = entries.iter().filter(|e| !e.verdict.is_decided()).count();
+        inner.next_release = entries.iter().filter_map(|e| e.damping.hold()).map(|hold| hold.until).min();
         inner.entries = entries;
-        inner.undecided = inner.entries.iter().filter(|e| !e.verdict.is_decided()).count();
         inner.epoch += 1;
         let epoch = inner.epoch;
+        let Inner { doubter, entries, .. } = &mut *inner;
+        doubter.regroup(entries);
         self.after_change(&mut inner, Touched::All);
         epoch
     }
 
-    /// Takes in a result and says when to probe next; `None` for a target that is no longer on the board. `now` drives the
-    /// baseline, `wall` is what people are told.
+    /// What was known before a restart, to be asked for when the first list of targets is adopted.
+    pub fn recall(&self, memories: Vec<Memory>) {
+        self.lock().recalled = memories.into_iter().map(|memory| (memory.key.clone(), memory)).collect();
+    }
+
+    /// Everything that is worth to outlive the process. Never holds results up for long, however many targets there are.
+    pub fn remember(&self, now: Instant, wall: SystemTime) -> Vec<Memory> {
+        let (mut memories, mut epoch) = (Vec::new(), 0);
+        loop {
+            let inner = self.lock();
+            if inner.epoch != epoch {
+                (memories, epoch) = (Vec::with_capacity(inner.entries.len()), inner.epoch);
+            }
+            let (age, begun) = (inner.age(now), memories.len());
+            memories.extend(inner.entries[begun..].iter().take(REMEMBERED_AT_ONCE).map(|e| Memory::of(e, age, wall)));
+            if memories.len() == inner.entries.len() {
+                return memories;
+            }
+        }
+    }
+
+    /// Takes in a result and says when to probe next; `None` for a target that is no longer on the board. `now` drives what
+    /// depends on time, `wall` is what people are told.
     pub fn record(&self, target: &Target, result: ProbeResult, now: Instant, wall: SystemTime) -> Option<Pace> {
         let mut inner = self.lock();
         let at = *inner.by_key.get(&target.key)?;
-        let age = now.saturating_duration_since(inner.born);
-        let entry = &mut inner.entries[at];
-        let (before, rules) = (entry.verdict, entry.target.rules());
-        entry.verdict = before.after(result.is_success(), rules);
-        match &result.outcome {
-            Ok(()) => entry.probes_ok += 1,
-            Err(error) => {
-                entry.probes_failed += 1;
-                entry.last_error = Some((wall, error.clone()));
+        let age = inner.age(now);
+        let Inner { entries, doubter, .. } = &mut *inner;
+        let entry = &mut entries[at];
+        let (told, was_decided, was_clear) = (entry.told(), entry.verdict.is_decided(), entry.is_clear());
+        let is_released = entry.release(age, wall);
+        let fell = entry.take(result, doubter.is_on(), age, wall);
+        doubter.note_clear(entry.region, was_clear, entry.is_clear());
+        let is_turn = doubter.follow(entries, at, fell, age, wall);
+        let entry = &mut entries[at];
+        let is_news = entry.settle(age, wall) | is_released;
+        let is_changed = (told != entry.told()) | entry.baseline_moved(age);
+        let (pace, decides) = (entry.verdict.pace(), !was_decided);
+        let release = entry.damping.hold().map(|hold| hold.until);
+        inner.next_release = inner.next_release.into_iter().chain(release).min();
+        inner.undecided -= usize::from(decides);
+        inner.told += u64::from(is_news || is_turn);
+        let touched = match (is_turn, is_changed) {
+            (true, _) => Touched::All,
+            (false, true) => Touched::One(at),
+            (false, false) => Touched::Nothing,
+        };
+        self.after_change(&mut inner, touched);
+        Some(pace)
+    }
+
+    /// To be called about every second: ends hold-downs, and self-doubt that has lasted too long.
+    pub fn wake(&self, now: Instant, wall: SystemTime) {
+        let mut inner = self.lock();
+        let age = inner.age(now);
+        let mut is_changed = inner.doubter.wake(age);
+        if inner.next_release.is_some_and(|next| next <= age) {
+            for entry in &mut inner.entries {
+                is_changed |= entry.release(age, wall);
             }
+            inner.next_release = inner.entries.iter().filter_map(|e| e.damping.hold()).map(|hold| hold.until).min();
         }
-        if let Some(connect) = result.connect {
-            entry.connect = Some(connect);
-            entry.baseline.record(age, connect);
-        }
-        entry.last_result = Some((wall, Arc::new(result)));
-        let after = entry.verdict;
-        if before.state() != after.state() {
-            entry.since = wall;
-        }
-        log_verdict(entry, before);
-        let baseline = entry.baseline.lowest(age);
-        let baseline_moved = differs(entry.told_baseline, baseline);
-        if baseline_moved {
-            entry.told_baseline = baseline;
-        }
-        inner.undecided -= usize::from(!before.is_decided());
-        let told =
-            |verdict: Verdict| (verdict.state(), verdict.is_decided(), verdict.in_doubt(), verdict.checks_left(rules));
-        let is_changed = told(before) != told(after) || baseline_moved;
-        self.after_change(&mut inner, if is_changed { Touched::One(at) } else { Touched::Nothing });
-        Some(after.pace())
+        inner.told += u64::from(is_changed);
+        self.after_change(&mut inner, if is_changed { Touched::All } else { Touched::Nothing });
+    }
+
+    /// The newest changes of a target, oldest first, at most `max`; none for a target that is not on the board.
+    pub fn history(&self, target: &Target, max: usize) -> Vec<Change> {
+        let inner = self.lock();
+        let Some(&at) = inner.by_key.get(&target.key) else { return Vec::new() };
+        let history = &inner.entries[at].history;
+        history.iter().skip(history.iter().len().saturating_sub(max)).cloned().collect()
+    }
+
+    /// A number that rises with every change that people are told.
+    pub fn told(&self) -> u64 {
+        self.lock().told
     }
 
     /// Counts a probe that told nothing about the target and says when to probe next; `None` as in [`Board::record`].
@@ -253,9 +347,10 @@ impl Board {
     pub fn snapshot(&self) -> Snapshot {
         let now = tokio::time::Instant::now().into_std();
         let inner = self.lock();
-        let age = now.saturating_duration_since(inner.born);
+        let age = inner.age(now);
         let statuses = inner.entries.iter().map(|entry| entry.status(age)).collect();
-        Snapshot { epoch: inner.epoch, generation: inner.journal.generation(), statuses }
+        let self_doubt = inner.doubter.status();
+        Snapshot { epoch: inner.epoch, generation: inner.journal.generation(), statuses, self_doubt }
     }
 
     /// What changed after the generation `seen`, at the cost of that alone; everything, when `seen` is 0, of another list of
@@ -263,7 +358,7 @@ impl Board {
     pub fn changes_since(&self, seen: u64) -> Changes {
         let now = tokio::time::Instant::now().into_std();
         let inner = self.lock();
-        let age = now.saturating_duration_since(inner.born);
+        let age = inner.age(now);
         let places = inner.journal.since(seen).unwrap_or_else(|| (0..inner.entries.len()).collect());
         let statuses = places.into_iter().map(|at| (TargetId(at as u32), inner.entries[at].status(age))).collect();
         Changes { epoch: inner.epoch, generation: inner.journal.generation(), statuses }
@@ -313,65 +408,13 @@ impl Board {
     }
 }
 
-impl Entry {
-    fn new(target: Arc<Target>, counts_as: State, now: SystemTime) -> Self {
-        Entry {
-            target,
-            verdict: Verdict::Untried { counts_as },
-            since: now,
-            last_result: None,
-            last_error: None,
-            connect: None,
-            baseline: Baseline::default(),
-            told_baseline: None,
-            probes_ok: 0,
-            probes_failed: 0,
-            probes_inconclusive: 0,
-        }
-    }
-
-    fn status(&self, age: Duration) -> TargetStatus {
-        let rules = self.target.rules();
-        TargetStatus {
-            target: self.target.clone(),
-            state: self.verdict.state(),
-            decided: self.verdict.is_decided(),
-            in_doubt: self.verdict.in_doubt(),
-            checks_left: self.verdict.checks_left(rules),
-            ttl_bound: self.verdict.doubt_lasts(rules, self.target.check().fast_interval),
-            since: self.since,
-            last_result: self.last_result.clone(),
-            last_error: self.last_error.clone(),
-            connect: self.connect,
-            baseline: self.baseline.lowest(age),
-            probes_ok: self.probes_ok,
-            probes_failed: self.probes_failed,
-            probes_inconclusive: self.probes_inconclusive,
-        }
+impl Inner {
+    fn age(&self, now: Instant) -> Duration {
+        PAST + now.saturating_duration_since(self.born)
     }
 }
 
-fn differs(told: Option<Duration>, now: Option<Duration>) -> bool {
-    match (told, now) {
-        (Some(told), Some(now)) => told.abs_diff(now) >= BASELINE_STEP,
-        (told, now) => told != now,
-    }
-}
-
-/// One line for every change of state, and for a first result.
-fn log_verdict(entry: &Entry, before: Verdict) {
-    let after = entry.verdict;
-    let reason = || entry.last_result.as_ref().map(|(_, result)| result.to_string()).unwrap_or_default();
-    let (endpoint, check) = (entry.target.endpoint(), entry.target.check_names.join(","));
-    match (before.state() != after.state(), after.state()) {
-        (true, State::Down) => tracing::warn!(%endpoint, %check, reason = reason(), "endpoint is down"),
-        (true, State::Up) => tracing::info!(%endpoint, %check, reason = reason(), "endpoint is up again"),
-        (false, state) if !before.is_decided() => {
-            tracing::debug!(%endpoint, %check, ?state, reason = reason(), "first probe");
-        }
-        _ => {}
-    }
-}
-
+#[cfg(test)]
+mod steadiness_tests;
 #[cfg(test)]
 mod tests;

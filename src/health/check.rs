@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
+use super::damping;
+
 /// How to tell whether an endpoint is up. Durations are validated: `timeout` ≤ `interval`, all above zero.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Check {
@@ -19,6 +21,8 @@ pub struct Check {
     pub fall: u32,
     /// Successes in a row to come back, 1 to 100.
     pub rise: u32,
+    /// When a target that changes too often is held down.
+    pub damping: damping::Rules,
 }
 
 /// What a probe does.

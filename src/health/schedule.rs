@@ -14,7 +14,7 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
     task::{self, AbortHandle, JoinError, JoinHandle, JoinSet},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use super::{
@@ -39,6 +39,8 @@ const PLACES_OF_NAME: u32 = 4;
 const STALL_MIN: Duration = Duration::from_secs(1);
 /// Shortest time between two warnings that probes tell nothing: what causes it strikes all targets at once.
 const WARNING_EVERY: Duration = Duration::from_secs(10);
+/// How often hold-downs that are over are looked for.
+const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// First pause before a panicked probe task is started again; doubled from panic to panic.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
@@ -174,8 +176,11 @@ async fn supervise(shared: Arc<Shared>, mut lists: mpsc::UnboundedReceiver<Targe
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut running: HashMap<TargetKey, Running> = HashMap::new();
     let mut targets: HashMap<task::Id, Arc<Target>> = HashMap::new();
+    let mut tick = interval(WAKE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = tick.tick() => shared.board.wake(Instant::now().into_std(), SystemTime::now()),
             list = lists.recv() => {
                 let Some(list) = list else { break };
                 let mut old = std::mem::take(&mut running);

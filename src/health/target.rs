@@ -59,6 +59,7 @@ pub struct Targets {
     list: Arc<[Arc<Target>]>,
     ids: Arc<[TargetId]>,
     pairs: Arc<[Vec<usize>]>,
+    regions: Arc<HashMap<Endpoint, u16>>,
 }
 
 impl Targets {
@@ -87,7 +88,20 @@ impl Targets {
         for (pair, id) in ids.iter().enumerate() {
             pairs[id.index()].push(pair);
         }
-        Targets { list: list.into_iter().map(Arc::new).collect(), ids: ids.into(), pairs: pairs.into() }
+        let list = list.into_iter().map(Arc::new).collect();
+        Targets { list, ids: ids.into(), pairs: pairs.into(), regions: Arc::default() }
+    }
+
+    /// The same, with the number of the region that each endpoint stands in: what stands in different regions fails
+    /// independently, unless it is the prober that fails.
+    #[must_use]
+    pub fn placed(self, regions: HashMap<Endpoint, u16>) -> Self {
+        Targets { regions: Arc::new(regions), ..self }
+    }
+
+    /// The region of an endpoint; 0 where none was given.
+    pub fn region(&self, endpoint: &Endpoint) -> u16 {
+        self.regions.get(endpoint).copied().unwrap_or(0)
     }
 
     /// The targets, indexed by [`TargetId`].

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Check, CheckKind, Endpoint, HttpCheck, ProbeError, ProbeResult, StatusSet};
+use super::{Check, CheckKind, Endpoint, HttpCheck, ProbeError, ProbeResult, StatusSet, damping};
 
 /// An address endpoint.
 pub fn address(text: &str) -> Endpoint {
@@ -19,6 +19,7 @@ pub fn tcp_check(port: u16) -> Check {
         timeout: Duration::from_secs(4),
         fall: 3,
         rise: 2,
+        damping: damping::Rules::OFF,
     }
 }
 

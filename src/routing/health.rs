@@ -15,6 +15,8 @@ use crate::{config::model::RegionId, health::Endpoint};
 pub struct TargetHealth {
     /// It counts as up.
     pub up: bool,
+    /// It changed too often: it answers only where nothing else can.
+    pub held: bool,
     /// While its state is in doubt: seconds in which it may change.
     pub doubt_s: Option<u32>,
     /// Lowest connect time of the last hour in milliseconds.
@@ -23,7 +25,7 @@ pub struct TargetHealth {
 
 impl TargetHealth {
     /// What counts before the first result: up.
-    pub const UNKNOWN: TargetHealth = TargetHealth { up: true, doubt_s: None, baseline_ms: None };
+    pub const UNKNOWN: TargetHealth = TargetHealth { up: true, held: false, doubt_s: None, baseline_ms: None };
 }
 
 /// The state of all pools at one moment.
@@ -38,8 +40,19 @@ pub struct HealthView {
 pub struct PoolState {
     /// By member: it answers. The same allocation for as long as nothing in it changes.
     pub up: Arc<[bool]>,
+    /// The pool as if nothing were held down, where that makes a difference: an automatic hold-down never takes the last region.
+    pub released: Option<Arc<Released>>,
     /// Enough members are up for the region to count.
     pub is_healthy: bool,
+    usable: [bool; 3],
+    doubt_s: [Option<u32>; 3],
+}
+
+/// A pool as if nothing were held down.
+#[derive(Debug, PartialEq)]
+pub struct Released {
+    /// By member: it answers.
+    pub up: Box<[bool]>,
     usable: [bool; 3],
     doubt_s: [Option<u32>; 3],
 }
@@ -55,34 +68,62 @@ impl PoolState {
         self.doubt_s[family as usize]
     }
 
+    /// The same with what is held down.
+    pub fn is_usable_released(&self, family: Family) -> bool {
+        self.released.as_ref().is_some_and(|released| released.usable[family as usize])
+    }
+
+    /// The same with what is held down.
+    pub fn doubt_s_released(&self, family: Family) -> Option<u32> {
+        self.released.as_ref().map_or(self.doubt_s, |released| released.doubt_s)[family as usize]
+    }
+
     fn of(pool: &Pool, targets: &[TargetHealth]) -> PoolState {
         let health = |target: Option<usize>| target.map_or(TargetHealth::UNKNOWN, |index| targets[index]);
-        let up: Arc<[bool]> = pool.members.iter().map(|member| health(member.target).up).collect();
-        let up_count = up.iter().filter(|up| **up).count();
-        let is_healthy = up_count >= pool.min_healthy.of(up.len());
-        let is_usable = |family| {
-            is_healthy
-                && match (family, &pool.name) {
-                    (_, Some(_)) => true,
-                    (Family::V4, None) => pool.v4.slots.iter().any(|slot| up[slot.member]),
-                    (Family::V6, None) => pool.v6.slots.iter().any(|slot| up[slot.member]),
-                    (Family::Either, None) => up_count > 0,
-                }
-        };
-        // While one endpoint is enough, the other family's endpoints cannot change this family's answers.
-        let all_count = pool.min_healthy.of(up.len()) > 1;
-        let counts = |member: &&Member, family| match (&member.endpoint, family) {
-            (Endpoint::Address(IpAddr::V4(_)), Family::V6) | (Endpoint::Address(IpAddr::V6(_)), Family::V4) => {
-                all_count
-            }
-            _ => true,
-        };
-        let doubt_s = |family| {
-            let members = pool.members.iter().filter(|member| counts(member, family));
-            members.filter_map(|member| health(member.target).doubt_s).min()
-        };
-        PoolState { usable: Family::ALL.map(is_usable), doubt_s: Family::ALL.map(doubt_s), is_healthy, up }
+        let all = || pool.members.iter().map(|member| health(member.target));
+        let up: Arc<[bool]> = all().map(|member| member.up && !member.held).collect();
+        let released = all().any(|member| member.up && member.held).then(|| {
+            let up: Box<[bool]> = all().map(|member| member.up).collect();
+            Arc::new(Released {
+                usable: usable(pool, &up),
+                doubt_s: doubt_s(pool, |member| health(member.target).doubt_s),
+                up,
+            })
+        });
+        PoolState {
+            usable: usable(pool, &up),
+            doubt_s: doubt_s(pool, |member| health(member.target).doubt_s.filter(|_| !health(member.target).held)),
+            is_healthy: up.iter().filter(|up| **up).count() >= pool.min_healthy.of(up.len()),
+            up,
+            released,
+        }
     }
+}
+
+/// By family: the region counts, and a member of the family is up.
+fn usable(pool: &Pool, up: &[bool]) -> [bool; 3] {
+    let up_count = up.iter().filter(|up| **up).count();
+    let is_healthy = up_count >= pool.min_healthy.of(up.len());
+    Family::ALL.map(|family| {
+        is_healthy
+            && match (family, &pool.name) {
+                (_, Some(_)) => true,
+                (Family::V4, None) => pool.v4.slots.iter().any(|slot| up[slot.member]),
+                (Family::V6, None) => pool.v6.slots.iter().any(|slot| up[slot.member]),
+                (Family::Either, None) => up_count > 0,
+            }
+    })
+}
+
+/// By family: the shortest doubt of a member that the family's answers depend on.
+fn doubt_s(pool: &Pool, of: impl Fn(&Member) -> Option<u32>) -> [Option<u32>; 3] {
+    // While one endpoint is enough, the other family's endpoints cannot change this family's answers.
+    let all_count = pool.min_healthy.of(pool.members.len()) > 1;
+    let counts = |member: &&Member, family| match (&member.endpoint, family) {
+        (Endpoint::Address(IpAddr::V4(_)), Family::V6) | (Endpoint::Address(IpAddr::V6(_)), Family::V4) => all_count,
+        _ => true,
+    };
+    Family::ALL.map(|family| pool.members.iter().filter(|member| counts(member, family)).filter_map(&of).min())
 }
 
 impl HealthView {
@@ -135,7 +176,7 @@ impl Followed {
         for (index, now) in changes {
             let before = std::mem::replace(&mut self.targets[index], now);
             let of_target = &plan.pools_of_target[index];
-            if (before.up, before.doubt_s) != (now.up, now.doubt_s) {
+            if (before.up, before.held, before.doubt_s) != (now.up, now.held, now.doubt_s) {
                 pools.extend_from_slice(of_target);
             }
             if before.baseline_ms != now.baseline_ms {
@@ -256,11 +297,8 @@ mod tests {
 
     fn state() -> impl Strategy<Value = TargetHealth> {
         let baseline_ms = option::of((1..5u8).prop_map(f32::from));
-        (any::<bool>(), option::of(1..4u32), baseline_ms).prop_map(|(up, doubt_s, baseline_ms)| TargetHealth {
-            up,
-            doubt_s,
-            baseline_ms,
-        })
+        let any = (any::<bool>(), any::<bool>(), option::of(1..4u32), baseline_ms);
+        any.prop_map(|(up, held, doubt_s, baseline_ms)| TargetHealth { up, held, doubt_s, baseline_ms })
     }
 
     proptest! {

@@ -81,19 +81,22 @@ pub enum Reason {
     Best,
     /// A better one is not usable.
     Failover,
+    /// None is usable but for those that are held down: the first of them.
+    LastResort,
     /// None is usable: the first of the ranking, with all its endpoints.
     AllDown,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 3] = [Reason::Best, Reason::Failover, Reason::AllDown];
+    pub const ALL: [Reason; 4] = [Reason::Best, Reason::Failover, Reason::LastResort, Reason::AllDown];
 
     /// As metrics and logs name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Best => "best",
             Reason::Failover => "failover",
+            Reason::LastResort => "last-resort",
             Reason::AllDown => "all-down",
         }
     }
@@ -118,8 +121,10 @@ pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, c
         return Decision { rule, ranked_by, outcome, ttl_s, negative_ttl_s, scope_len: 0, network_hash };
     }
     let mut doubt_s: Option<u32> = None;
+    let mut doubt_s_released: Option<u32> = None;
     let mut first = None;
     let mut chosen = None;
+    let mut held = None;
     for region in ranking(plan, health, route, rule, ranked_by, network_hash) {
         let Some(pool) = route.pool(region) else { continue };
         if plan.pools[pool.0 as usize].size(family) == 0 {
@@ -127,14 +132,21 @@ pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, c
         }
         let state = health.pool(pool);
         doubt_s = doubt_s.into_iter().chain(state.doubt_s(family)).min();
+        doubt_s_released = doubt_s_released.into_iter().chain(state.doubt_s_released(family)).min();
         if state.is_usable(family) {
             let reason = if first.is_none() { Reason::Best } else { Reason::Failover };
             chosen = Some(Outcome::Region { region, pool, reason });
             break;
         }
         first = first.or(Some((region, pool)));
+        if held.is_none() && state.is_usable_released(family) {
+            held = Some(Outcome::Region { region, pool, reason: Reason::LastResort });
+        }
     }
-    let outcome = chosen.unwrap_or(match (route.when_all_down, first) {
+    if chosen.is_none() {
+        doubt_s = doubt_s_released; // of what is held down, too, since that answers now
+    }
+    let outcome = chosen.or(held).unwrap_or(match (route.when_all_down, first) {
         (WhenAllDown::AnswerAll, Some((region, pool))) => Outcome::Region { region, pool, reason: Reason::AllDown },
         (WhenAllDown::ServFail, _) => Outcome::ServFail,
         _ => Outcome::NoData,
@@ -283,9 +295,15 @@ pub fn answers_of_window<'p, A>(
     tail.iter().chain(head).filter(move |slot| is_up(slot.member)).take(max_answers).map(|slot| &slot.address)
 }
 
-/// Which members of a pool answer under an outcome: those that are up, or all of them when nothing is usable.
+/// Which members of a pool answer under an outcome: those that are up and not held down, those that are up, or (`None`) all of
+/// them when nothing is usable.
 pub fn members_up(health: &HealthView, pool: PoolId, reason: Reason) -> Option<&[bool]> {
-    (reason != Reason::AllDown).then(|| &*health.pool(pool).up)
+    let state = health.pool(pool);
+    match (reason, &state.released) {
+        (Reason::AllDown, _) => None,
+        (Reason::LastResort, Some(released)) => Some(&released.up),
+        _ => Some(&state.up),
+    }
 }
 
 /// The pool behind an id.

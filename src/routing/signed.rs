@@ -1,5 +1,5 @@
 //! Signatures of everything that routes can answer with now: for each route of a signed zone, region and family, those of the
-//! members that are up and those of all members (for when nothing is usable), for each window, HTTPS records included. Made on the control plane before
+//! members that are up, those of all members (for when nothing is usable), and those of what is held down, for each window, HTTPS records included. Made on the control plane before
 //! the health that they belong to is published; what did not change is taken over.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     hash::{WINDOWS, window},
-    health::HealthView,
+    health::{HealthView, PoolState, Released},
     plan::{Family, Plan, Pool, PoolId, Ring, Route},
     policy::{self, Reason},
 };
@@ -36,6 +36,8 @@ struct RegionRrsigs {
     up: Arc<[bool]>,
     of_up: Families,
     of_all: Arc<Families>,
+    /// As if nothing were held down, where something is.
+    of_released: Option<(Arc<Released>, Families)>,
 }
 
 /// By family; of names, the first alone.
@@ -128,7 +130,11 @@ impl SignedAnswers {
     ) -> Option<&Fragment> {
         let signed = self.routes.get(index)?.as_ref()?;
         let region = &signed.regions[route.regions.iter().position(|r| *r == region)?];
-        let families = if reason == Reason::AllDown { &*region.of_all } else { &region.of_up };
+        let families = match (reason, &region.of_released) {
+            (Reason::AllDown, _) => &*region.of_all,
+            (Reason::LastResort, Some((_, families))) => families,
+            _ => &region.of_up,
+        };
         let windows = &families[family as usize];
         let n = windows.by_window.as_ref().map_or(0, |by| by[window(network_hash) as usize]);
         windows.rrsets.get(usize::from(n)).map(|signed| &*signed.rrsigs)
@@ -151,12 +157,18 @@ impl Job<'_> {
 
     /// The signatures before, when they are those of the same members.
     fn unchanged(&self, health: &HealthView) -> Option<&Arc<RegionRrsigs>> {
-        let up = &health.pool(self.pool()).up;
-        self.before.filter(|before| Arc::ptr_eq(&before.up, up) || before.up == *up)
+        let PoolState { up, released, .. } = health.pool(self.pool());
+        let is_same = |before: &RegionRrsigs| match (&before.of_released, released) {
+            (None, None) => true,
+            (Some((before, _)), Some(now)) => before.up == now.up,
+            _ => false,
+        };
+        self.before.filter(|before| (Arc::ptr_eq(&before.up, up) || before.up == *up) && is_same(before))
     }
 
     fn sign(&self, plan: &Plan, health: &HealthView) -> RegionRrsigs {
-        let (pool, up) = (&plan.pools[self.pool().0 as usize], &health.pool(self.pool()).up);
+        let pool = &plan.pools[self.pool().0 as usize];
+        let PoolState { up, released, .. } = health.pool(self.pool());
         let mut known = self.before.map(|before| before.known()).unwrap_or_default();
         let mut families = |up: Option<&[bool]>| {
             Family::ALL.map(|family| windows(self.route, pool, family, up, self.signer, &mut known))
@@ -165,14 +177,16 @@ impl Job<'_> {
             Some(before) => before.of_all.clone(),
             None => Arc::new(families(None)),
         };
-        RegionRrsigs { up: up.clone(), of_up: families(Some(up)), of_all }
+        let of_released = released.as_ref().map(|released| (released.clone(), families(Some(&released.up))));
+        RegionRrsigs { up: up.clone(), of_up: families(Some(up)), of_all, of_released }
     }
 }
 
 impl RegionRrsigs {
     fn known(&self) -> Known {
         let mut known = Known::new();
-        for families in [&self.of_up, &*self.of_all] {
+        let of_released = self.of_released.iter().map(|(_, families)| families);
+        for families in [&self.of_up, &*self.of_all].into_iter().chain(of_released) {
             for (windows, rtype) in families.iter().zip([rtype::A, rtype::AAAA, rtype::HTTPS]) {
                 known.extend(windows.rrsets.iter().map(|s| ((rtype, s.rdatas.clone()), s.rrsigs.clone())));
             }

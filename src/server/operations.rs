@@ -9,15 +9,21 @@ use super::{
 use crate::{
     admin::{
         Operations,
-        status::{EndpointStatus, LocationData, Queries, RegionStatus, Status, ZoneStatus},
+        status::{
+            EndpointHistory, EndpointStatus, Held, History, LocationData, Queries, RegionStatus, SelfDoubt, Status,
+            Transition, ZoneStatus,
+        },
     },
     answer::explain::{Explanation, Request},
     config::model::RegionId,
-    health::{self, TargetStatus},
+    health::{self, Board, TargetStatus, history},
     routing::{Snapshot, plan::Pool},
     telemetry::{TransportKind, metrics, metrics::Families},
     zone::ZoneContent,
 };
+
+/// Changes of each endpoint that the status shows; `/api/v1/history` has them all.
+const STATUS_HISTORY: usize = 10;
 
 /// The running server as the admin interface sees it.
 pub struct Running {
@@ -33,15 +39,16 @@ impl Operations for Running {
     }
 
     fn metrics(&self) -> String {
-        let view = View::of(&self.live);
+        let view = View::of(&self.live, 0);
         let mut families = Families::new();
         endpoint_metrics(&view, &mut families);
+        self_doubt_metric(&view, &mut families);
         server_metrics(&self.live, &view, &mut families);
         metrics::expose(&self.live.registry.totals(), families)
     }
 
     fn status(&self) -> Status {
-        let view = View::of(&self.live);
+        let view = View::of(&self.live, STATUS_HISTORY);
         let world = &view.world;
         let (networks_v4, networks_v6) = world.networks();
         Status {
@@ -59,6 +66,11 @@ impl Operations for Running {
                 networks_v6: networks_v6 as u64,
             },
             reload: self.live.reload(),
+            self_doubt: view
+                .board
+                .self_doubt
+                .as_ref()
+                .map(|doubt| SelfDoubt { since: unix_s(doubt.since), reason: doubt.reason.to_string() }),
             regions: (0..world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect(),
             zones: zones(world),
             queries: queries(&self.live),
@@ -66,9 +78,24 @@ impl Operations for Running {
     }
 
     fn explain(&self, request: &Request) -> Explanation {
-        let view = View::of(&self.live);
+        let view = View::of(&self.live, 0);
         let trouble = |pool: &Pool| view.trouble(pool);
         view.world.explain_with(&view.snapshot, &trouble, request)
+    }
+
+    fn history(&self, region: &str, endpoint: Option<&str>) -> Option<History> {
+        let view = View::of(&self.live, history::CHANGES_MAX);
+        let id = view.world.config.regions.iter().position(|known| known.name == region)?;
+        let wanted = |status: &EndpointStatus| endpoint.is_none_or(|endpoint| status.endpoint == endpoint);
+        let endpoints = view.endpoints(RegionId(id as u8)).into_iter().filter(wanted).map(|status| EndpointHistory {
+            region: region.to_string(),
+            endpoint: status.endpoint,
+            check: status.check,
+            state: status.state,
+            history: status.history,
+        });
+        let endpoints: Vec<EndpointHistory> = endpoints.collect();
+        (endpoint.is_none() || !endpoints.is_empty()).then_some(History { endpoints })
     }
 }
 
@@ -77,12 +104,15 @@ struct View {
     world: Arc<World>,
     snapshot: Arc<Snapshot>,
     board: health::Snapshot,
+    past: Arc<Board>,
+    /// Changes of each endpoint to look up.
+    history_max: usize,
 }
 
 impl View {
-    fn of(live: &Live) -> View {
+    fn of(live: &Live, history_max: usize) -> View {
         let (world, snapshot, board) = live.at_one_moment();
-        View { world, snapshot, board }
+        View { world, snapshot, board, past: live.board.clone(), history_max }
     }
 
     fn pools(&self, region: RegionId) -> impl Iterator<Item = (usize, &Pool)> {
@@ -102,8 +132,10 @@ impl View {
     fn trouble(&self, pool: &Pool) -> Option<String> {
         let down = pool.members.iter().filter_map(|member| {
             let status = self.status(member.target?);
-            let why = status.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
-            (!status.is_up()).then(|| format!("{}: {why}", member.endpoint))
+            let failed =
+                || status.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
+            let why = || status.held_because().unwrap_or_else(failed);
+            (!status.is_up()).then(|| format!("{}: {}", member.endpoint, why()))
         });
         let all: Vec<String> = down.collect();
         (!all.is_empty()).then(|| all.join("; "))
@@ -116,11 +148,28 @@ impl View {
                 let check = pool.check.as_ref().map(|check| check.name.clone());
                 let key = (member.endpoint.clone(), check.clone());
                 seen.entry(key).or_insert_with(|| {
-                    endpoint(member.endpoint.to_string(), check, member.target.map(|t| self.status(t)))
+                    let status = member.target.map(|t| self.status(t));
+                    EndpointStatus {
+                        history: status.map(|status| self.history(status)).unwrap_or_default(),
+                        ..endpoint(member.endpoint.to_string(), check, status)
+                    }
                 });
             }
         }
         seen.into_values().collect()
+    }
+
+    fn history(&self, status: &TargetStatus) -> Vec<Transition> {
+        let of = |change: history::Change| Transition {
+            at: unix_s(change.at),
+            from: change.from.to_string(),
+            to: change.to.to_string(),
+            reason: change.reason.to_string(),
+        };
+        match self.history_max {
+            0 => Vec::new(),
+            max => self.past.history(&status.target, max).into_iter().map(of).collect(),
+        }
     }
 
     fn region(&self, id: RegionId) -> RegionStatus {
@@ -141,7 +190,9 @@ fn endpoint(endpoint: String, check: Option<String>, status: Option<&TargetStatu
     EndpointStatus {
         endpoint,
         check,
-        state: if status.is_none_or(TargetStatus::is_up) { "up" } else { "down" }.into(),
+        state: status.map_or("up", |s| s.standing().as_str()).into(),
+        kept: status.is_some_and(|s| s.kept),
+        held: status.and_then(held),
         decided: status.is_some_and(|s| s.decided),
         in_doubt: status.is_some_and(|s| s.in_doubt),
         since: status.map(|s| unix_s(s.since)),
@@ -151,7 +202,13 @@ fn endpoint(endpoint: String, check: Option<String>, status: Option<&TargetStatu
         last_error: status.and_then(|s| s.last_error.as_ref()).map(|(_, error)| error.to_string()),
         probes_ok: status.map_or(0, |s| s.probes_ok),
         probes_failed: status.map_or(0, |s| s.probes_failed),
+        history: Vec::new(),
     }
+}
+
+fn held(status: &TargetStatus) -> Option<Held> {
+    let (hold, reason) = (status.held?, status.held_because()?);
+    Some(Held { since: unix_s(hold.since), until: unix_s(hold.until), reason })
 }
 
 fn zones(world: &World) -> Vec<ZoneStatus> {
@@ -187,6 +244,7 @@ fn queries(live: &Live) -> Queries {
 
 fn endpoint_metrics(view: &View, families: &mut Families) {
     let mut up = Vec::new();
+    let mut held = Vec::new();
     let mut connect = Vec::new();
     let mut probes: BTreeMap<(String, &str), u64> = BTreeMap::new();
     let regions: Vec<RegionStatus> =
@@ -197,6 +255,7 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
             let labels =
                 [("region", region.name.clone()), ("endpoint", endpoint.endpoint.clone()), ("check", check.clone())];
             up.push((labels.clone(), f64::from(u8::from(endpoint.state == "up"))));
+            held.push((labels.clone(), f64::from(u8::from(endpoint.held.is_some()))));
             connect.extend(endpoint.connect_ms.map(|ms| (labels, ms / 1e3)));
             if endpoint.check.is_some() {
                 *probes.entry((check.clone(), "success")).or_default() += endpoint.probes_ok;
@@ -206,6 +265,10 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
     }
     let family = families.gauge("endpoint_up", "1 while the endpoint counts as up.");
     for (labels, value) in up {
+        family.sample(labels, value);
+    }
+    let family = families.gauge("endpoint_held", "1 while the endpoint is held down, since it changed too often.");
+    for (labels, value) in held {
         family.sample(labels, value);
     }
     let family = families.gauge("endpoint_connect_seconds", "Connect time of the newest probe that connected.");
@@ -220,6 +283,12 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
     for region in &regions {
         family.sample([("region", region.name.clone())], f64::from(u8::from(region.usable)));
     }
+}
+
+fn self_doubt_metric(view: &View, families: &mut Families) {
+    families
+        .gauge("prober_distrusts_itself", "1 while everything fails at once, so that the last verdicts stay.")
+        .value(f64::from(u8::from(view.board.self_doubt.is_some())));
 }
 
 fn server_metrics(live: &Live, view: &View, families: &mut Families) {

@@ -1,6 +1,7 @@
 //! Everything compiled from one configuration: the loader that `serve`, a reload and `check` share.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -11,7 +12,7 @@ use crate::{
     answer::explain::{self, Explanation},
     config::{self, Config, Problem, Report, cookie_secrets},
     geo::{AsnTable, GeoError, Locations},
-    health::{self, Targets},
+    health::{self, Endpoint, Targets},
     latency::RegionSite,
     routing::{
         Plan, Snapshot,
@@ -108,7 +109,7 @@ impl World {
             zones: Arc::new(zones),
             warnings: contents.iter().flat_map(|content| &content.warnings).map(Problem::brief).collect(),
             contents: keep_signed(contents),
-            targets: Targets::new(plan.targets.clone()),
+            targets: Targets::new(plan.targets.clone()).placed(regions_of_endpoints(&plan)),
             plan: Arc::new(plan),
             locations,
             asns,
@@ -216,10 +217,22 @@ impl World {
 /// A target's state as routing sees it.
 pub fn target_health(status: &health::TargetStatus) -> TargetHealth {
     TargetHealth {
-        up: status.is_up(),
+        up: status.state == health::State::Up,
+        held: status.held.is_some(),
         doubt_s: status.ttl_bound.map(|bound| bound.as_millis().div_ceil(1000) as u32),
         baseline_ms: status.baseline_ms().map(|ms| ms as f32),
     }
+}
+
+/// Where each endpoint stands: in the first region that names it.
+fn regions_of_endpoints(plan: &Plan) -> HashMap<Endpoint, u16> {
+    let mut regions = HashMap::new();
+    for pool in &plan.pools {
+        for member in &pool.members {
+            regions.entry(member.endpoint.clone()).or_insert(u16::from(pool.region.0));
+        }
+    }
+    regions
 }
 
 fn keep_signed(mut contents: Vec<ZoneContent>) -> Vec<ZoneContent> {

@@ -1,6 +1,7 @@
 //! What the values of a file mean for each other: references, order, families, names and zones. Notes everything that is wrong
 //! and builds the [`Config`]; where something is wrong the built parts are stand-ins that nobody sees.
 
+mod damping;
 mod encrypted;
 mod regions;
 mod routes;
@@ -106,6 +107,7 @@ fn build_check(spec: &CheckSpec, problems: &Problems) -> Arc<Check> {
         timeout: duration(&spec.timeout_ms),
         fall: spec.fall,
         rise: spec.rise,
+        damping: damping::build(&spec.damping, problems),
     })
 }
 

@@ -1,6 +1,9 @@
 //! `[checks.NAME]`.
 
-use super::host::host_name;
+use super::{
+    damping::{self, DampingSpec},
+    host::host_name,
+};
 use crate::{
     config::{
         keys::{CHECK, HTTP_KEYS, LATER_CHECKS},
@@ -21,6 +24,7 @@ pub(crate) struct CheckSpec {
     pub timeout_ms: At<i64>,
     pub fall: u32,
     pub rise: u32,
+    pub damping: DampingSpec,
 }
 
 pub(super) fn read(entry: &Entry<'_>, problems: &Problems) -> CheckSpec {
@@ -40,6 +44,7 @@ pub(super) fn read(entry: &Entry<'_>, problems: &Problems) -> CheckSpec {
         interval_ms: interval,
         fall: section.integer("fall").value as u32,
         rise: section.integer("rise").value as u32,
+        damping: damping::read(&section),
     }
 }
 

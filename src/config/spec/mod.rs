@@ -2,6 +2,7 @@
 //! another is for `check` to say.
 
 mod checks;
+mod damping;
 mod endpoints;
 mod host;
 mod regions;
@@ -17,6 +18,7 @@ use super::{
 };
 
 pub(crate) use checks::CheckSpec;
+pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use regions::{LocationSpec, RegionSpec};
 pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, SELF_SIGNED, ServerSpec};

@@ -108,6 +108,11 @@ impl ProbeError {
         matches!(self, ProbeError::Local(_) | ProbeError::Panicked)
     }
 
+    /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, ProbeError::Status(_) | ProbeError::Body { .. })
+    }
+
     /// What an error of the operating system means in `phase`.
     fn from_io(error: &io::Error, phase: Phase) -> Self {
         use io::ErrorKind as Kind;
