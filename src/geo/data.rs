@@ -47,6 +47,7 @@ impl<'d> Cursor<'d> {
     }
 
     /// The head of a value that is no pointer; its content comes next.
+    #[inline]
     pub(super) fn head(&mut self) -> Result<(Kind, usize), &'static str> {
         match self.raw_head()? {
             Head::Value(kind, size) => Ok((kind, size)),
@@ -56,6 +57,7 @@ impl<'d> Cursor<'d> {
 
     /// The head of the next value. Where it is a pointer, the third is where the content comes next, and this cursor has passed
     /// the value already.
+    #[inline]
     pub(super) fn value(&mut self) -> Result<(Kind, usize, Option<Cursor<'d>>), &'static str> {
         match self.raw_head()? {
             Head::Value(kind, size) => Ok((kind, size, None)),
@@ -67,7 +69,17 @@ impl<'d> Cursor<'d> {
         }
     }
 
+    /// Where the next value's content is if it is a pointer: one place for all that share it. The cursor stays.
+    pub(super) fn shared(&self) -> Option<usize> {
+        let control = self.data.get(self.at).filter(|control| **control >> 5 == 1)?;
+        match (Cursor { data: self.data, at: self.at + 1 }).pointer(*control) {
+            Ok(Head::Pointer(at)) => Some(at),
+            _ => None,
+        }
+    }
+
     /// The key of a map's next pair.
+    #[inline]
     pub(super) fn key(&mut self) -> Result<&'d [u8], &'static str> {
         let (kind, size, mut there) = self.value()?;
         match kind {
@@ -118,10 +130,17 @@ impl<'d> Cursor<'d> {
                 return Err("a map or list that is larger than its file");
             }
             waiting -= 1;
-            // Most of what is stepped over are names of places in many languages.
-            if let Some(&control @ 0x40..=0x5c) = self.data.get(self.at) {
-                self.at += 1 + usize::from(control & 0x1f);
-                continue;
+            // Most of what is stepped over are names of places in many languages: short texts, and pointers to them.
+            match self.data.get(self.at) {
+                Some(&control @ 0x40..=0x5c) => {
+                    self.at += 1 + usize::from(control & 0x1f);
+                    continue;
+                }
+                Some(&control @ 0x20..=0x3f) => {
+                    self.at += 1 + pointer_bytes(control);
+                    continue;
+                }
+                _ => {}
             }
             match self.raw_head()? {
                 Head::Pointer(_) => {}
@@ -165,14 +184,20 @@ impl<'d> Cursor<'d> {
         Ok(Head::Value(kind, size))
     }
 
-    #[inline]
+    #[inline(always)]
     fn pointer(&mut self, control: u8) -> Result<Head, &'static str> {
+        let bytes = pointer_bytes(control);
+        let low = match self.data.get(self.at..).and_then(|rest| rest.first_chunk::<4>()) {
+            Some(chunk) => u32::from_be_bytes(*chunk) as usize >> (8 * (4 - bytes)),
+            None => Cursor { ..*self }.big_endian(bytes)?,
+        };
+        self.at += bytes;
         let high = usize::from(control & 7);
-        Ok(Head::Pointer(match control >> 3 & 3 {
-            0 => high << 8 | self.big_endian(1)?,
-            1 => 2048 + (high << 16 | self.big_endian(2)?),
-            2 => 526_336 + (high << 24 | self.big_endian(3)?),
-            _ => self.big_endian(4)?,
+        Ok(Head::Pointer(match bytes {
+            1 => high << 8 | low,
+            2 => 2048 + (high << 16 | low),
+            3 => 526_336 + (high << 24 | low),
+            _ => low,
         }))
     }
 
@@ -194,6 +219,11 @@ impl<'d> Cursor<'d> {
         self.at += size;
         Ok(taken)
     }
+}
+
+/// Bytes after a pointer's first.
+fn pointer_bytes(control: u8) -> usize {
+    usize::from(control >> 3 & 3) + 1
 }
 
 enum Head {

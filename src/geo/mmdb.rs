@@ -22,7 +22,7 @@ use super::{
     error::GeoError,
     place::Place,
     ranges::{Datum, Family, Interner, Range, Ranges},
-    record::Record,
+    record::{Record, Shared},
     special,
 };
 
@@ -96,15 +96,14 @@ impl Database {
 
     /// Records from the beginning of the file.
     pub(super) fn sample(&self) -> Result<Vec<Record>, GeoError> {
-        let mut records = Vec::new();
-        let mut batch = Vec::new();
+        let (mut records, mut batch, mut shared) = (Vec::new(), Vec::new(), Shared::default());
         for family in [Family::V4, Family::V6] {
             let mut networks = Networks::new(self, family);
             for _ in 0..SAMPLE_BATCHES {
                 networks.fetch(&mut batch)?;
                 batch.dedup_by_key(|located| located.offset);
                 for located in &batch {
-                    records.push(self.record(located.offset as usize)?);
+                    records.push(self.record(located.offset as usize, &mut shared)?);
                 }
             }
         }
@@ -117,7 +116,7 @@ impl Database {
             return Ok(None);
         }
         let offset = self.sound(guarded(|| self.reader.lookup(address).map(|found| found.offset())))?;
-        offset.map(|offset| self.record(offset)).transpose()
+        offset.map(|offset| self.record(offset, &mut Shared::default())).transpose()
     }
 
     /// Its ranges of that family, for [`super::ranges::merge`].
@@ -129,17 +128,18 @@ impl Database {
             ids: Vec::with_capacity(BATCH_NETWORKS),
             at: 0,
             known: HashMap::new(),
+            shared: Shared::default(),
             seen_map: false,
             seen_other: false,
         }
     }
 
     /// The record at an offset of the data section.
-    fn record(&self, offset: usize) -> Result<Record, GeoError> {
+    fn record(&self, offset: usize, shared: &mut Shared) -> Result<Record, GeoError> {
         let metadata = self.reader.metadata();
         let tree_bytes = metadata.node_count as usize * (usize::from(metadata.record_size) / 4);
         let data = self.bytes.0.get(tree_bytes + SEPARATOR_BYTES as usize..).unwrap_or_default();
-        Record::decode(data, offset).map_err(|reason| self.corrupt(reason))
+        Record::decode(data, offset, shared).map_err(|reason| self.corrupt(reason))
     }
 
     /// Turns what the library says, or its panic, into this file's error.
@@ -278,6 +278,7 @@ pub(super) struct DatabaseRanges<'a> {
     at: usize,
     /// The same by record offset, for all records met.
     known: HashMap<u32, u32>,
+    shared: Shared,
     seen_map: bool,
     seen_other: bool,
 }
@@ -305,7 +306,7 @@ impl DatabaseRanges<'_> {
         if let Some(&id) = self.known.get(&located.offset) {
             return Ok(id);
         }
-        let record = self.database.record(located.offset as usize)?;
+        let record = self.database.record(located.offset as usize, &mut self.shared)?;
         self.seen_map |= record.is_map;
         self.seen_other |= !record.is_map;
         if self.seen_map && self.seen_other {

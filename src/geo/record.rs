@@ -5,6 +5,8 @@
 //! `registered_country` is left aside: it says where the holder of the addresses is registered, and where it is all
 //! that a record has, another database agreed with it in under a third of the addresses. Unknown is better than wrong.
 
+use hashbrown::HashMap;
+
 use super::{
     country,
     data::{Cursor, Kind},
@@ -50,7 +52,7 @@ impl Record {
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub(super) fn decode(data: &[u8], offset: usize) -> Result<Record, String> {
+    pub(super) fn decode(data: &[u8], offset: usize, shared: &mut Shared) -> Result<Record, String> {
         let mut at = Cursor::new(data, offset);
         let (kind, size) = at.head()?;
         if kind != Kind::Map {
@@ -61,10 +63,10 @@ impl Record {
         for _ in 0..size {
             match at.key()? {
                 b"country" | b"country_code" => {
-                    record.country = Field::decode(&mut at, 0)?.code.map(CountryCode).or(record.country);
+                    record.country = shared.field(&mut at)?.code.map(CountryCode).or(record.country);
                 }
                 b"continent" | b"continent_code" => {
-                    record.continent = Field::decode(&mut at, 0)?.continent().or(record.continent);
+                    record.continent = shared.field(&mut at)?.continent().or(record.continent);
                 }
                 b"location" => {
                     let field = Field::decode(&mut at, 0)?;
@@ -80,6 +82,30 @@ impl Record {
         }
         record.coordinates = coordinates(latitude, longitude)?;
         Ok(record)
+    }
+}
+
+/// Countries and continents stand once in a file, with their names in many languages, and records point to them: read once, too.
+#[derive(Default)]
+pub(super) struct Shared {
+    by_place: HashMap<usize, Field>,
+}
+
+/// More than there are countries and continents. A file that has more gets the others read again each time.
+const SHARED_MAX: usize = 1024;
+
+impl Shared {
+    fn field(&mut self, at: &mut Cursor) -> Result<Field, String> {
+        let Some(place) = at.shared() else { return Field::decode(at, 0) };
+        if let Some(known) = self.by_place.get(&place) {
+            at.skip()?;
+            return Ok(*known);
+        }
+        let field = Field::decode(at, 0)?;
+        if self.by_place.len() < SHARED_MAX {
+            self.by_place.insert(place, field);
+        }
+        Ok(field)
     }
 }
 
@@ -199,7 +225,7 @@ mod tests {
     fn fields_that_point_at_themselves_are_an_error() {
         // {"country": {"code": <pointer to the inner map>}}
         let data = b"\xe1\x47country\xe1\x44code\x20\x09";
-        assert_eq!(Record::decode(data, 0), Err("a field in a field in a field".into()));
+        assert_eq!(Record::decode(data, 0, &mut Shared::default()), Err("a field in a field in a field".into()));
     }
 
     #[test]
@@ -208,9 +234,9 @@ mod tests {
             b"\xe2\x47country\xe1\x48iso_code\x42DE\x48location\xe2\x48latitude\x68\x40\x49\0\0\0\0\0\0\x49longitude\
             \x68\x40\x20\0\0\0\0\0\0";
         let flat = b"\xe3\x4ccountry_code\x42DE\x48latitude\x4250\x49longitude\x418";
-        let record = Record::decode(nested, 0).unwrap();
+        let record = Record::decode(nested, 0, &mut Shared::default()).unwrap();
         assert_eq!(record.country.unwrap().as_str(), "DE");
         assert_eq!(record.coordinates, Some(Coordinates { latitude: 50.0, longitude: 8.0 }));
-        assert_eq!(Record::decode(flat, 0), Ok(record));
+        assert_eq!(Record::decode(flat, 0, &mut Shared::default()), Ok(record));
     }
 }

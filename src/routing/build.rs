@@ -282,8 +282,21 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         if let Some(gap_start) = self.next.filter(|next| *next < first) {
             self.cover(gap_start, first.previous(), None, tables);
         }
-        self.cover(first, last, Some((id, places)), tables);
+        if !self.continues_run(first, last, id) {
+            self.cover(first, last, Some((id, places)), tables);
+        }
         self.next = (last < A::MAX).then(|| last.next());
+    }
+
+    /// True when the range is known to get what the run has: so it is with most of a few million.
+    #[inline]
+    fn continues_run(&mut self, first: A, last: A, id: u32) -> bool {
+        let Some(Entry { rule, ranking: Some(ranking) }) = self.run else { return false };
+        let known = &self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)];
+        known.get(id as usize) == Some(&ranking) && self.rule_of_place[id as usize] == rule && {
+            let (segment, segment_last) = self.overlay.at(first);
+            segment == Segment::None && last <= segment_last
+        }
     }
 
     fn finish(mut self, tables: &mut Tables) -> RangeMap<A> {
