@@ -4,6 +4,7 @@ mod files;
 pub mod identity;
 pub mod live;
 pub mod operations;
+pub mod overrides;
 mod parallel;
 pub mod state;
 pub mod verdicts;
@@ -21,15 +22,22 @@ use std::{
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch as channel,
+    sync::{mpsc, watch as channel},
 };
 
 pub use self::world::World;
-use self::{files::Files, identity::Keeper, live::Answerer, live::Live, operations::Running, state::StateDir};
+use self::{
+    files::Files,
+    identity::Keeper,
+    live::Answerer,
+    live::Live,
+    operations::{ReloadRequest, Running},
+    state::StateDir,
+};
 use crate::{
     admin,
     config::{
-        Problem, Report,
+        AdminToken, Problem, Report,
         cookie_secrets::is_open_to_others,
         model::{Config, Encrypted, Server},
     },
@@ -138,7 +146,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     }
     tell_ready(&world, &ready, begun);
     files.tell_if_short(world.targets());
-    tell_if_secrets_are_open(&world.config);
+    tell_of_secrets(&world);
     on_ready(&ready);
     drop(inside);
     let ended = runtime.block_on(control(live, prober, serving, keeper, admin_listener, &ready));
@@ -222,21 +230,33 @@ async fn control(
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
+    let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
     let admin = admin_listener.map(|listener| {
         let listen = ready.listen.iter().map(ToString::to_string).collect();
-        let running = Arc::new(Running { live: live.clone(), listen });
+        let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let running = Arc::new(Running { live: live.clone(), listen, is_loopback, reloads });
         tokio::spawn(admin::http::serve(listener, running, stopping))
     });
     let mut files = live.world().files.clone();
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let mut asker = None;
         let due = tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
             () = received(&mut hang_up) => Some("SIGHUP".to_string()),
+            Some(request) = asked_reloads.recv() => {
+                asker = Some(request.done);
+                Some(format!("asked by {}", request.by))
+            }
             _ = tick.tick() => {
                 live.housekeep();
+                if live.end_overrides(world::unix_s(SystemTime::now())) {
+                    let live = live.clone();
+                    // An error is logged, and those that have ended are not taken up again in any case.
+                    tokio::task::spawn_blocking(move || live.keep_overrides().ok());
+                }
                 if let Some(keeper) = &mut keeper {
                     keeper.follow(&live);
                 }
@@ -248,12 +268,15 @@ async fn control(
         tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
-            taken_up = reload(&live, &prober, &serving, &why) => {
-                if taken_up {
+            reloaded = reload(&live, &prober, &serving, &why) => {
+                if reloaded.is_ok() {
                     files = live.world().files.clone();
                     if let Some(keeper) = &mut keeper {
                         keeper.take_up(&live.world().config);
                     }
+                }
+                if let Some(asker) = asker {
+                    let _nobody_waits_any_more = asker.send(reloaded);
                 }
             }
         }
@@ -325,8 +348,8 @@ where
     }
 }
 
-/// Reads the configuration again. An error keeps what is running. True when the new one was taken up.
-async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str) -> bool {
+/// Reads the configuration again; says what is served then. An error keeps what is running, and is told in full.
+async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str) -> Result<String, String> {
     tracing::info!("reloading: {why}");
     let before = live.world();
     let path = before.path.clone();
@@ -334,34 +357,51 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     match loaded {
         Ok(Ok(world)) => {
             tell_what_needs_a_restart(&before.config, &world.config);
-            tell_if_secrets_are_open(&world.config);
+            tell_of_secrets(&world);
             serving.set_limits(&world.config.server.limits);
             let world = Arc::new(world);
             live.take_up(world.clone(), prober);
             world.log_warnings();
             Files::of(&world.config.server).tell_if_short(world.targets());
             tracing::info!("reloaded: {}", world.summary());
-            return true;
+            Ok(world.summary())
         }
         Ok(Err(report)) => {
             tracing::error!("reload refused, the running configuration stays:\n{report}");
             live.reload_failed(report.summary());
+            Err(report.to_string())
         }
         Err(error) => {
             live.count_panic("reload");
-            live.reload_failed(format!("the reload panicked: {error}"));
+            let why = format!("the reload panicked: {error}");
+            live.reload_failed(why.clone());
+            Err(why)
         }
     }
-    false
 }
 
-/// Who knows the cookie secrets can make valid cookies for every address; who knows a signing key can sign anything in its zone.
-fn tell_if_secrets_are_open(config: &Config) {
+/// Who knows the cookie secrets can make valid cookies for every address; who knows a signing key can sign anything in its zone; who
+/// knows the token can take regions down.
+fn tell_of_secrets(world: &World) {
+    let config = &world.config;
     let keys = config.zones.iter().flat_map(|zone| &zone.dnssec_keys).map(|key| ("signing key", &key.path));
     let cookies = config.server.cookie_secret_file.iter().map(|file| ("file of cookie secrets", file));
-    for (what, file) in cookies.chain(keys).filter(|(_, file)| is_open_to_others(file)) {
+    let token = config.admin.token_file.iter().map(|file| ("token of the admin interface", file));
+    for (what, file) in cookies.chain(token).chain(keys).filter(|(_, file)| is_open_to_others(file)) {
         let file = file.display();
         tracing::warn!("every user of this host can read or change the {what}; run: chmod o= {file}");
+    }
+    match (&world.admin_token, config.admin.listen.filter(|address| !address.ip().is_loopback())) {
+        (Some(token), Some(_)) if token.is_short() => {
+            tracing::warn!(
+                "the token of the admin interface is short enough to be guessed; {}",
+                AdminToken::HOW_TO_MAKE
+            );
+        }
+        (None, Some(address)) => tracing::warn!(
+            "the admin interface on {address} refuses changes (drain, force, reload): set `token-file` in [admin]"
+        ),
+        _ => {}
     }
 }
 

@@ -17,6 +17,9 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
+use tower::ServiceExt;
+
+use super::guard::Peer;
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
                 }
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.add(stream, router.clone(), limits, stopped.clone()),
+                Ok((stream, peer)) => connections.add((stream, Peer(peer)), router.clone(), limits, stopped.clone()),
                 Err(error) => {
                     tracing::debug!(%error, "an HTTP connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -85,7 +88,7 @@ struct Connections {
 }
 
 impl Connections {
-    fn add(&mut self, stream: TcpStream, router: Router, limits: Limits, stopped: watch::Receiver<bool>) {
+    fn add(&mut self, stream: (TcpStream, Peer), router: Router, limits: Limits, stopped: watch::Receiver<bool>) {
         if self.open.len() >= limits.connections_max
             && let Some((_, oldest)) = self.open.pop_first()
         {
@@ -101,7 +104,16 @@ impl Connections {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: Limits, mut stopped: watch::Receiver<bool>) {
+async fn connection(
+    (stream, peer): (TcpStream, Peer),
+    router: Router,
+    limits: Limits,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let router = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let _ = stream.set_nodelay(true); // only speed is lost without it
     let mut connection = pin!(
         http1::Builder::new()

@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Query, Request, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::get,
@@ -23,8 +23,9 @@ use tokio::{
 };
 
 use super::{
-    Operations,
+    Operations, changes,
     connections::{self, Limits},
+    guard::Guard,
 };
 use crate::{
     answer::explain::{self, parse_client, parse_qtype},
@@ -32,14 +33,18 @@ use crate::{
     wire::Name,
 };
 
-/// Largest request body. Nothing reads one in this version; what is larger than any change could be is refused.
-const BODY_BYTES_MAX: u64 = 16 << 10;
+/// Largest request body; what is larger than any change could be is refused.
+pub(super) const BODY_BYTES_MAX: u64 = 16 << 10;
 /// A request that is not answered after so long gets an error instead.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// The same for a reload, which compiles everything anew. A connection lives hardly longer.
+const RELOAD_WITHIN: Duration = Duration::from_secs(55);
 /// Explanations at a time: each may read location files, and as many copies of them as this are held.
 const EXPLAINING_MAX: usize = 2;
 /// Other requests that work at a time.
 const READING_MAX: usize = 4;
+/// Changes at a time.
+const CHANGING_MAX: usize = 4;
 
 /// Serves the admin interface on a non-blocking listener until `stop` holds true or its sender is gone.
 pub async fn serve(listener: TcpListener, operations: Arc<dyn Operations>, mut stop: watch::Receiver<bool>) {
@@ -59,6 +64,8 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         operations,
         explaining: Arc::new(Semaphore::new(EXPLAINING_MAX)),
         reading: Arc::new(Semaphore::new(READING_MAX)),
+        changing: Arc::new(Semaphore::new(CHANGING_MAX)),
+        guard: Arc::default(),
     };
     Router::new()
         .route("/", get(|| async { Html(include_str!("page.html")) }))
@@ -68,6 +75,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/explain", get(explanation))
         .route("/api/v1/history", get(history))
+        .merge(changes::router(admin.clone()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard))
@@ -106,13 +114,14 @@ impl IntoResponse for Refusal {
 /// What every request passes: a foreign page may change nothing, no body is large, no answer takes for ever, and no answer is
 /// kept, framed or taken for another type.
 pub async fn guard(request: Request, next: Next) -> Response {
+    let within = if request.uri().path() == changes::RELOAD_PATH { RELOAD_WITHIN } else { REQUEST_WITHIN };
     let mut response = match refuse(request.headers()) {
         Some(refusal) => refusal.into_response(),
-        None => match timeout(REQUEST_WITHIN, next.run(request)).await {
+        None => match timeout(within, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("not answered within {} s; the server is busy, ask again", REQUEST_WITHIN.as_secs()),
+                format!("not answered within {} s; the server is busy, ask again", within.as_secs()),
             )
             .into_response(),
         },
@@ -149,22 +158,29 @@ fn is_foreign(headers: &HeaderMap) -> bool {
     let (Some(origin), Some(host)) = (authority(origin), headers.get(header::HOST).and_then(authority)) else {
         return true;
     };
-    let name = host.host().trim_start_matches('[').trim_end_matches(']');
-    let is_own_name = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
-    origin != host || !is_own_name
+    origin != host || !is_own_name(&host)
 }
 
+/// An address, or `localhost`: no name that somebody else could have made to point here.
+pub(super) fn is_own_name(host: &Authority) -> bool {
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// What all paths share.
 #[derive(Clone)]
-struct Admin {
+pub(super) struct Admin {
     operations: Arc<dyn Operations>,
     explaining: Arc<Semaphore>,
-    reading: Arc<Semaphore>,
+    pub(super) reading: Arc<Semaphore>,
+    pub(super) changing: Arc<Semaphore>,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl Admin {
     /// Works on a thread that may block. The place among `places` is kept until the work ends, even where nobody waits for
     /// it any more.
-    async fn work<T: Send + 'static>(
+    pub(super) async fn work<T: Send + 'static>(
         &self,
         places: &Arc<Semaphore>,
         work: impl FnOnce(&dyn Operations) -> T + Send + 'static,
@@ -265,7 +281,8 @@ async fn unknown_path(uri: Uri) -> Refusal {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Refusal {
-    let error = format!("{} takes GET, not {method}", uri.path());
+    let right = if matches!(method, Method::GET | Method::HEAD) { Method::POST } else { Method::GET };
+    let error = format!("{} takes {right}, not {method}", uri.path());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
@@ -279,12 +296,17 @@ mod tests {
     use super::*;
     use crate::{
         admin::status::{History, LocationData, Queries, Reload, Status},
+        admin::{
+            force::{Command, Forced, OverrideStatus, Reloaded},
+            guard::Access,
+        },
         answer::explain::{ClientView, Explanation},
     };
 
     #[derive(Default)]
     struct Scripted {
         ready: AtomicBool,
+        is_remote: bool,
     }
 
     impl Operations for Scripted {
@@ -309,6 +331,7 @@ mod tests {
                 reload: Reload::default(),
                 self_doubt: None,
                 regions: Vec::new(),
+                overrides: Vec::new(),
                 zones: Vec::new(),
                 queries: Queries::default(),
             }
@@ -317,6 +340,28 @@ mod tests {
         fn history(&self, region: &str, endpoint: Option<&str>) -> Option<History> {
             (region == "eu" && endpoint.is_none_or(|endpoint| endpoint == "::1"))
                 .then(|| History { endpoints: Vec::new() })
+        }
+
+        fn access(&self) -> Access {
+            Access { is_loopback: !self.is_remote, token: None }
+        }
+
+        fn force(&self, command: &Command) -> Result<Forced, Refusal> {
+            let endpoint = command.endpoint.as_ref().map(|endpoint| format!("/{endpoint}")).unwrap_or_default();
+            let now = OverrideStatus {
+                target: format!("{}{endpoint}", command.region),
+                state: command.state.into(),
+                reason: command.reason.clone(),
+                since: 1,
+                until: command.lasts_s,
+                by: command.by.clone(),
+                matches: Vec::new(),
+            };
+            Ok(Forced { now, replaced: Vec::new(), kept: true, warnings: Vec::new() })
+        }
+
+        fn reload(&self, by: &str) -> Result<Reloaded, Refusal> {
+            Ok(Reloaded { summary: by.into() })
         }
 
         fn explain(&self, request: &explain::Request) -> Explanation {
@@ -349,7 +394,7 @@ mod tests {
     }
 
     fn ready() -> Router {
-        router(Arc::new(Scripted { ready: AtomicBool::new(true) }))
+        router(Arc::new(Scripted { ready: AtomicBool::new(true), is_remote: false }))
     }
 
     async fn ask(router: Router, request: Request) -> (StatusCode, String, HeaderMap) {
@@ -459,11 +504,64 @@ mod tests {
         let (status, body, _) = get(ready(), "/nowhere").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert_eq!(error_in(&body), "nothing is at /nowhere; see / for what there is");
-        for (path, expected) in [("/api/v1/regions/eu/force", 404), ("/api/v1/status", 405), ("/metrics", 405)] {
+        for (path, expected) in [("/api/v1/regions/eu", 404), ("/api/v1/status", 405), ("/metrics", 405)] {
             let (status, body, _) = ask(ready(), Request::post(path).body(Body::empty()).unwrap()).await;
             assert_eq!(status, expected, "{path}");
             error_in(&body);
         }
+    }
+
+    fn change(path: &str, body: &str) -> Request {
+        let request = Request::post(path).header(header::HOST, "localhost:8053").header(header::USER_AGENT, "test/1");
+        request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_override_names_its_target_in_the_path_and_the_rest_in_json() {
+        let body = r#"{"state":"drain","reason":"x","for":"1h"}"#;
+        for (path, target) in [
+            ("/api/v1/regions/eu/force", "eu"),
+            ("/api/v1/regions/eu-*/force", "eu-*"),
+            ("/api/v1/regions/eu%20west%2D%2A/force", "eu west-*"),
+            ("/api/v1/regions/eu/endpoints/2001:db8::1/force", "eu/2001:db8::1"),
+            ("/api/v1/regions/%2A/endpoints/192.0.2.%2A/force", "*/192.0.2.*"),
+        ] {
+            let (status, body, _) = ask(ready(), change(path, body)).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {body}");
+            let told: Forced = serde_json::from_str(&body).unwrap();
+            let (now, by) = (told.now, "0.0.0.0 test/1");
+            assert_eq!((&*now.target, &*now.state, now.until, &*now.by), (target, "drain", Some(3600), by), "{path}");
+        }
+        let (status, body, _) = ask(ready(), change("/api/v1/regions/eu/force", r#"{"state":"off"}"#)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(error_in(&body).contains("unknown state `off`"), "{body}");
+        let (status, body, _) = get(ready(), "/api/v1/regions/eu/force").await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(error_in(&body), "/api/v1/regions/eu/force takes POST, not GET");
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_asked_for_by_post() {
+        let (status, body, _) = ask(ready(), change("/api/v1/reload", "{}")).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        assert_eq!(serde_json::from_str::<Reloaded>(&body).unwrap().summary, "0.0.0.0 test/1");
+    }
+
+    #[tokio::test]
+    async fn changes_pass_the_guard_and_say_that_they_are_json() {
+        let remote = || router(Arc::new(Scripted { ready: AtomicBool::new(true), is_remote: true }));
+        for path in ["/api/v1/regions/eu/force", "/api/v1/regions/eu/endpoints/x/force", "/api/v1/reload"] {
+            let (status, body, _) = ask(remote(), change(path, "{}")).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+            assert!(error_in(&body).contains("set `token-file` in [admin]"), "{body}");
+            let mut rebound = change(path, "{}");
+            rebound.headers_mut().insert(header::HOST, HeaderValue::from_static("evil.example"));
+            assert_eq!(ask(ready(), rebound).await.0, StatusCode::FORBIDDEN, "{path}");
+            let mut form = change(path, "{}");
+            form.headers_mut().remove(header::CONTENT_TYPE);
+            assert_eq!(ask(ready(), form).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{path}");
+        }
+        assert_eq!(get(remote(), "/api/v1/status").await.0, StatusCode::OK);
     }
 
     #[tokio::test]

@@ -1,9 +1,17 @@
-//! HTTP for operators: metrics, status, explain. Knows nothing of the wire format, and of the server only [`Operations`].
+//! HTTP for operators: metrics, status, explain, overrides. Knows nothing of the wire format, and of the server only [`Operations`].
 
+pub mod changes;
 pub mod connections;
+pub mod force;
+pub mod guard;
 pub mod http;
 pub mod status;
 
+use self::{
+    force::{Command, Forced, Reloaded},
+    guard::Access,
+    http::Refusal,
+};
 use crate::answer::explain::{Explanation, Request};
 
 /// What the admin interface can ask of the server.
@@ -22,4 +30,19 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Why a client gets its answer. May read location files: not for an async task's own thread.
     fn explain(&self, request: &Request) -> Explanation;
+
+    /// What changes need.
+    fn access(&self) -> Access;
+
+    /// Takes an override in. Waits for the disk.
+    ///
+    /// # Errors
+    /// 404 for a region or endpoint that there is not.
+    fn force(&self, command: &Command) -> Result<Forced, Refusal>;
+
+    /// Reads the configuration again, and waits until it is taken up.
+    ///
+    /// # Errors
+    /// 422, and everything that is wrong with it; the running configuration stays.
+    fn reload(&self, by: &str) -> Result<Reloaded, Refusal>;
 }

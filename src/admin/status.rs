@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::force::OverrideStatus;
+
 /// The state of the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -30,6 +32,9 @@ pub struct Status {
     pub self_doubt: Option<SelfDoubt>,
     /// Regions in file order.
     pub regions: Vec<RegionStatus>,
+    /// Overrides in force, oldest first; the newest that matches counts.
+    #[serde(default)]
+    pub overrides: Vec<OverrideStatus>,
     /// Zones in file order.
     pub zones: Vec<ZoneStatus>,
     /// Counters since the start.
@@ -84,8 +89,14 @@ pub struct RegionStatus {
     pub longitude: f32,
     /// Enough endpoints are up for it to answer.
     pub usable: bool,
-    /// Its override, if an operator set one.
+    /// Its override, if an operator set one: `drain`, `down` or `up`.
     pub forced: Option<String>,
+    /// Why, in the operator's words.
+    #[serde(default)]
+    pub forced_reason: Option<String>,
+    /// When that ends by itself, Unix time in seconds.
+    #[serde(default)]
+    pub forced_until: Option<u64>,
     /// Its endpoints on all routes.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -97,8 +108,11 @@ pub struct EndpointStatus {
     pub endpoint: String,
     /// The check; `None`: not probed, counts as up.
     pub check: Option<String>,
-    /// `up`, `down`, or `held`: held down, since it changed too often.
+    /// `up`, `down`, or `held`: held down, since it changed too often. By the checks, whatever an operator decided.
     pub state: String,
+    /// Its own override, if an operator set one: `drain`, `down` or `up`.
+    #[serde(default)]
+    pub forced: Option<String>,
     /// A result has come in; until then it counts as up.
     pub decided: bool,
     /// The state may change soon.

@@ -26,6 +26,7 @@ use crate::{
         Family, Snapshot,
         plan::{Pool, RankBy, Route, RouteKind},
         policy::{self, Client, Decision, Outcome, RankedBy, Reason},
+        standing::Standing,
     },
     telemetry::{Registry, TransportKind},
     wire::{Ecs, Name, QName, rtype},
@@ -55,10 +56,18 @@ pub struct World<'w> {
     pub asns: Option<&'w AsnTable>,
     /// Where the regions are.
     pub sites: &'w [RegionSite],
-    /// What is wrong with a pool's endpoints, for people; `None` when nothing is.
-    pub trouble: &'w dyn Fn(&Pool) -> Option<String>,
+    /// What no snapshot tells.
+    pub circumstances: &'w Circumstances<'w>,
     /// Unix time in seconds.
     pub now_s: u64,
+}
+
+/// What people want to know and answers do not need.
+pub struct Circumstances<'c> {
+    /// What is wrong with a pool's endpoints; `None` when nothing is.
+    pub trouble: &'c dyn Fn(&Pool) -> Option<String>,
+    /// The override of a region, if an operator set one: its state and reason.
+    pub forced: &'c dyn Fn(RegionId) -> Option<(&'static str, String)>,
 }
 
 /// The reason of a candidate that is not ranked, because the rule that matched does not allow it.
@@ -339,17 +348,26 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
         .chain(left_out)
         .map(|region| {
             let pool = route.pool(*region);
-            let usable = pool.is_some_and(|pool| health.pool(pool).is_usable(family));
-            let trouble = pool.and_then(|pool| (world.trouble)(policy::pool(plan, pool)));
+            let standing = pool.map_or(Standing::Out, |pool| health.pool(pool).standing(family));
+            let usable = standing <= Standing::Drained;
+            let trouble = pool.and_then(|pool| (world.circumstances.trouble)(policy::pool(plan, pool)));
+            let forced = (world.circumstances.forced)(*region);
             let has_family = pool.is_some_and(|pool| policy::pool(plan, pool).size(family) > 0);
             let is_chosen = matches!(decision.outcome, Outcome::Region { region: chosen, .. } if chosen == *region);
             let reason = match decision.outcome {
                 _ if !ranked.contains(region) => LEFT_OUT.to_string(),
                 _ if !has_family => format!("no {} endpoint", if family == Family::V4 { "IPv4" } else { "IPv6" }),
                 Outcome::Region { reason, .. } if is_chosen => chosen_because(reason, decision.ranked_by).to_string(),
+                _ if standing == Standing::Out => "never answers".to_string(),
+                _ if standing == Standing::Drained => "answers only when no other region is usable".to_string(),
                 _ if !usable => format!("down: {}", trouble.unwrap_or_else(|| "too few endpoints are up".into())),
                 _ if is_after_chosen => "ranked after the chosen one".to_string(),
                 _ => "usable".to_string(),
+            };
+            let reason = match &forced {
+                Some((state, why)) if why.is_empty() => format!("{reason} (forced {state})"),
+                Some((state, why)) => format!("{reason} (forced {state}: {why})"),
+                None => reason,
             };
             is_after_chosen |= is_chosen;
             let estimate = estimates.as_ref().map(|estimates| estimates[region.index()]);
@@ -360,7 +378,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 samples: estimate.map_or(0, |e| e.samples),
                 distance_km: estimate.and_then(|e| e.distance_km),
                 healthy: usable,
-                forced: None,
+                forced: forced.map(|(state, _)| state.into()),
                 reason,
             }
         })
@@ -380,6 +398,7 @@ fn chosen_because(reason: Reason, ranked_by: RankedBy) -> &'static str {
         (Reason::Best, RankedBy::Draw) => "chosen: by weight",
         (Reason::Failover, _) => "chosen: those ranked before it are not usable",
         (Reason::LastResort, _) => "chosen although it is held down: no other region is usable",
+        (Reason::Drained, _) => "chosen although it is drained: no other region is usable",
         (Reason::AllDown, _) => {
             "chosen: no region is usable, so the first of the ranking answers with all its endpoints"
         }

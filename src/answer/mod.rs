@@ -191,6 +191,9 @@ impl Tally {
         if let Some((ecs, scope_len)) = &mut opt.ecs {
             *scope_len = if ecs.source_len == 0 { 0 } else { reply.scope_len };
         }
+        if rcode == Rcode::ServFail {
+            opt.extended_error = Some(ExtendedError::NotReady);
+        }
         let (owner, answered) = (reply.matched, reply.answered);
         let mut outgoing = Outgoing { writer: reply.writer, rcode, edns, opt, owner, is_truncated, answered };
         self.send(&mut outgoing, arrival, snapshot)

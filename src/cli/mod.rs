@@ -4,6 +4,7 @@ mod check;
 mod delegation;
 mod demo;
 mod explain;
+mod force;
 mod geo;
 mod key;
 mod probe;
@@ -40,6 +41,9 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Status(args) => status::run(args),
+        Command::Drain(args) => force::drain(args),
+        Command::Force(args) => force::force(args),
+        Command::Reload(args) => force::reload(args),
         Command::Delegation(args) => delegation::run(args),
         Command::Key(args) => key::run(args),
         Command::Geo(args) => geo::run(args),
@@ -72,6 +76,9 @@ enum Command {
     Explain(explain::ExplainArgs),
     Probe(probe::ProbeArgs),
     Status(status::StatusArgs),
+    Drain(force::DrainArgs),
+    Force(force::ForceArgs),
+    Reload(force::ReloadArgs),
     Delegation(delegation::DelegationArgs),
     Key(key::KeyArgs),
     Geo(geo::GeoArgs),

@@ -2,8 +2,8 @@
 
 use std::{error::Error, fmt, str::FromStr, time::Duration};
 
-use reqwest::{Client, Url};
-use serde::de::DeserializeOwned;
+use reqwest::{Client, RequestBuilder, Url, header::CONTENT_TYPE};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     admin::http::ErrorBody,
@@ -14,6 +14,8 @@ use crate::{
 pub const DEFAULT_ADMIN: &str = "http://127.0.0.1:8053";
 /// An answer that has not come after so long is not coming; an explanation may have to read a location database first.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// The same for a change: a reload compiles everything anew.
+const CHANGE_WITHIN: Duration = Duration::from_secs(60);
 /// A server that does not take a connection within this is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -65,6 +67,8 @@ pub enum AskError {
     Refused {
         /// Where it was asked.
         url: AdminUrl,
+        /// The HTTP status.
+        status: u16,
         /// Its reason.
         error: String,
     },
@@ -83,6 +87,7 @@ pub enum AskError {
 pub struct Remote {
     url: AdminUrl,
     client: Client,
+    token: Option<String>,
 }
 
 impl Remote {
@@ -99,9 +104,14 @@ impl Remote {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_WITHIN)
-            .timeout(ANSWER_WITHIN)
+            .user_agent(concat!("isochrone/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Remote { url, client })
+        Ok(Remote { url, client, token: None })
+    }
+
+    /// Shows this token with every change.
+    pub fn with_token(self, token: Option<String>) -> Self {
+        Remote { token, ..self }
     }
 
     /// What the server says at `path`.
@@ -114,8 +124,33 @@ impl Remote {
         if !question.is_empty() {
             url.query_pairs_mut().extend_pairs(question);
         }
+        self.answer(self.client.get(url).timeout(ANSWER_WITHIN)).await
+    }
+
+    /// What the server says to a change: `body` sent to the path of these segments. For a command that has nothing else to do
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Why there is no such answer.
+    pub fn change<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, AskError> {
+        let mut url = self.url.0.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let broken = |reason: String| AskError::Broken { url: self.url.clone(), reason };
+        let body = serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?;
+        let mut request =
+            self.client.post(url).timeout(CHANGE_WITHIN).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| broken(error.to_string()))?.block_on(self.answer(request))
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, AskError> {
         let address = || self.url.clone();
-        let response = self.client.get(url).send().await.map_err(|error| match error.is_connect() {
+        let response = request.send().await.map_err(|error| match error.is_connect() {
             true => AskError::Unreachable { url: address(), reason: innermost(&error) },
             false => AskError::Broken { url: address(), reason: innermost(&error) },
         })?;
@@ -127,7 +162,7 @@ impl Remote {
                 .map_err(|error| AskError::Stranger { url: address(), reason: error.to_string() });
         }
         match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(body) => Err(AskError::Refused { url: address(), error: body.error }),
+            Ok(body) => Err(AskError::Refused { url: address(), status: status.as_u16(), error: body.error }),
             Err(_) => Err(AskError::Stranger { url: address(), reason: format!("status {status}") }),
         }
     }

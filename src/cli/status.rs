@@ -14,7 +14,10 @@ use super::{
     table::{Align, Cell, Table},
     terminal::{Lines, Palette, Tone, print, span},
 };
-use crate::admin::status::{EndpointStatus, History, RegionStatus, Status};
+use crate::admin::{
+    force::OverrideStatus,
+    status::{EndpointStatus, History, RegionStatus, Status},
+};
 
 /// Show regions, endpoints, verdicts and queries of a running server; exit status 1 unless it is there and ready
 #[derive(Debug, Args)]
@@ -121,12 +124,24 @@ fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
     }
     let queries = &status.queries;
     let mut tail = Lines::new(palette);
+    for (n, o) in status.overrides.iter().enumerate() {
+        tail.add(if n == 0 { "overrides" } else { "" }, &override_text(o, now_s));
+    }
     let by_transport = counts(&queries.by_transport);
     tail.add("queries", &format!("{} ({by_transport}), {} with client subnet", queries.total, queries.ecs));
     let responses = counts(&queries.responses);
     tail.add("responses", &format!("{responses}, {} truncated, {} dropped", queries.truncated, queries.dropped));
     tail.add("answers", &counts(&queries.answers_by_region));
     format!("{}\n{}\n{}", head.text, regions(&status.regions, now_s, palette), tail.text)
+}
+
+/// `eu drain, ends in 2 h: new switch (127.0.0.1 isochrone/0.1.0, 5 min ago)`
+fn override_text(o: &OverrideStatus, now_s: u64) -> String {
+    let end = o.until.map(|until| format!(", ends in {}", span(until.saturating_sub(now_s)))).unwrap_or_default();
+    let nothing = if o.matches.is_empty() { ", matches nothing" } else { "" };
+    let reason = if o.reason.is_empty() { String::new() } else { format!(": {}", o.reason) };
+    let age = span(now_s.saturating_sub(o.since));
+    format!("{} {}{end}{nothing}{reason} ({}, {age} ago)", o.target, o.state, o.by)
 }
 
 fn counts(by_label: &BTreeMap<String, u64>) -> String {
@@ -190,6 +205,9 @@ fn trouble(endpoint: &EndpointStatus) -> &str {
 
 fn state(endpoint: &EndpointStatus, now_s: u64) -> Cell {
     let tone = tone(&endpoint.state);
+    if let Some(forced) = &endpoint.forced {
+        return Cell::new(&format!("{} (forced {forced})", endpoint.state), Tone::Warn);
+    }
     if let Some(held) = &endpoint.held {
         let left = span(held.until.saturating_sub(now_s));
         return Cell::new(&format!("held ({left} more)"), tone);
@@ -217,6 +235,7 @@ mod tests {
             endpoint: name.into(),
             check: Some("web".into()),
             state: state.into(),
+            forced: None,
             decided,
             in_doubt,
             kept: false,
@@ -240,6 +259,8 @@ mod tests {
             longitude: 8.6,
             usable,
             forced: None,
+            forced_reason: None,
+            forced_until: None,
             endpoints,
         }
     }
@@ -266,7 +287,11 @@ mod tests {
                 region(
                     "us",
                     true,
-                    vec![endpoint("192.0.2.10", "up", true, false), endpoint("192.0.2.11", "up", true, true)],
+                    vec![
+                        endpoint("192.0.2.10", "up", true, false),
+                        endpoint("192.0.2.11", "up", true, true),
+                        EndpointStatus { forced: Some("down".into()), ..endpoint("192.0.2.12", "up", true, false) },
+                    ],
                 ),
                 region("eu", false, vec![endpoint("2001:db8::10", "down", true, false)]),
                 RegionStatus {
@@ -275,6 +300,26 @@ mod tests {
                 },
                 region("cdn", true, vec![unchecked]),
                 region("spare", true, Vec::new()),
+            ],
+            overrides: vec![
+                OverrideStatus {
+                    target: "ap".into(),
+                    state: "drain".into(),
+                    reason: "new switch".into(),
+                    since: NOW_S - 400,
+                    until: Some(NOW_S + 7_200),
+                    by: "127.0.0.1 isochrone/0.1.0".into(),
+                    matches: vec!["ap".into()],
+                },
+                OverrideStatus {
+                    target: "gone/192.0.2.*".into(),
+                    state: "down".into(),
+                    reason: String::new(),
+                    since: NOW_S - 400,
+                    until: None,
+                    by: "192.0.2.7".into(),
+                    matches: Vec::new(),
+                },
             ],
             zones: vec![
                 ZoneStatus { name: "geo.example.".into(), serial: 7, routes: vec!["*.app".into()] },
@@ -305,14 +350,17 @@ mod tests {
         zones     geo.example. (serial 7, 1 route)
                   x.example. (serial 8, 0 routes)
 
-        REGION  USABLE              ENDPOINT          CHECK  STATE            FOR  CONNECT MS  ERROR
-        us      yes                 192.0.2.10        web    up             6 min        12.3
-                                    192.0.2.11        web    up (in doubt)  6 min        12.3  connection refused
-        eu      no                  2001:db8::10      web    down           6 min        12.3  connection refused
-        ap      yes (forced drain)  192.0.2.30        web    untried            -           -
-        cdn     yes                 www.example.net   -      unchecked          -           -
+        REGION  USABLE              ENDPOINT          CHECK  STATE               FOR  CONNECT MS  ERROR
+        us      yes                 192.0.2.10        web    up                6 min        12.3
+                                    192.0.2.11        web    up (in doubt)     6 min        12.3  connection refused
+                                    192.0.2.12        web    up (forced down)  6 min        12.3
+        eu      no                  2001:db8::10      web    down              6 min        12.3  connection refused
+        ap      yes (forced drain)  192.0.2.30        web    untried               -           -
+        cdn     yes                 www.example.net   -      unchecked             -           -
         spare   yes                 no route uses it
 
+        overrides ap drain, ends in 2 h: new switch (127.0.0.1 isochrone/0.1.0, 6 min ago)
+                  gone/192.0.2.* down, matches nothing (192.0.2.7, 6 min ago)
         queries   1234 (tcp 34, udp 1200), 800 with client subnet
         responses NOERROR 1230, NXDOMAIN 3, 2 truncated, 1 dropped
         answers   us 1000

@@ -157,7 +157,7 @@ pub static ADMIN: Schema = Schema {
     title: "[admin]",
     keys: &[
         key("listen", F::Word("address:port"), D::Text("127.0.0.1:8053")),
-        later("token-file", F::Word("path"), D::Text("")),
+        key("token-file", F::Word("path"), D::Text("")),
     ],
     sections: &[],
     later_sections: &[],

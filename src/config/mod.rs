@@ -19,14 +19,16 @@ pub mod report;
 mod section;
 mod spec;
 mod syntax;
+mod token;
 mod value;
 
 pub use identity::TlsIdentity;
 pub use model::Config;
 pub use report::{Problem, Report, Source, Spot};
+pub use token::AdminToken;
 
 use section::Problems;
-use value::quote;
+pub(crate) use value::{duration_ms, quote, suggest};
 
 /// Where the configuration is looked for when none is named, in this order.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/isochrone.toml", "/etc/isochrone/isochrone.toml"];

@@ -111,6 +111,8 @@ pub struct Limits {
 pub struct Admin {
     /// Where the admin interface listens; `None`: off.
     pub listen: Option<SocketAddr>,
+    /// Where the token is that changes need; `None`: there is none.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[geo]`. Paths are resolved against the configuration file's folder.

@@ -2,13 +2,17 @@
 //! new view; the map and everything else stay as they are.
 //!
 //! [`HealthView::new`] says what a view is; [`Followed`] keeps one up to date at the cost of the pools that a change concerns.
-//! Whatever else comes to decide on a pool (an operator's word, for one) goes into [`PoolState::of`], and where it changes, into
-//! the pools that [`Followed::update`] works out anew.
+//! Whatever comes to decide on a pool goes into [`PoolState`]; where it changes, into the pools that [`Followed::update`] works out
+//! anew.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use super::plan::{Family, Member, Plan, Pool, PoolId};
-use crate::{config::model::RegionId, health::Endpoint};
+use super::{
+    force::Forces,
+    plan::{Plan, PoolId},
+    standing::PoolState,
+};
+use crate::config::model::RegionId;
 
 /// What is known of a probe target, in the order of [`Plan::targets`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,103 +39,17 @@ pub struct HealthView {
     fallback_order: Vec<RegionId>,
 }
 
-/// The state of a pool.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PoolState {
-    /// By member: it answers. The same allocation for as long as nothing in it changes.
-    pub up: Arc<[bool]>,
-    /// The pool as if nothing were held down, where that makes a difference: an automatic hold-down never takes the last region.
-    pub released: Option<Arc<Released>>,
-    /// Enough members are up for the region to count.
-    pub is_healthy: bool,
-    usable: [bool; 3],
-    doubt_s: [Option<u32>; 3],
-}
-
-/// A pool as if nothing were held down.
-#[derive(Debug, PartialEq)]
-pub struct Released {
-    /// By member: it answers.
-    pub up: Box<[bool]>,
-    usable: [bool; 3],
-    doubt_s: [Option<u32>; 3],
-}
-
-impl PoolState {
-    /// The region counts, and a member of the family is up.
-    pub fn is_usable(&self, family: Family) -> bool {
-        self.usable[family as usize]
-    }
-
-    /// While a member is in doubt that this family's answers depend on: seconds in which they may change.
-    pub fn doubt_s(&self, family: Family) -> Option<u32> {
-        self.doubt_s[family as usize]
-    }
-
-    /// The same with what is held down.
-    pub fn is_usable_released(&self, family: Family) -> bool {
-        self.released.as_ref().is_some_and(|released| released.usable[family as usize])
-    }
-
-    /// The same with what is held down.
-    pub fn doubt_s_released(&self, family: Family) -> Option<u32> {
-        self.released.as_ref().map_or(self.doubt_s, |released| released.doubt_s)[family as usize]
-    }
-
-    fn of(pool: &Pool, targets: &[TargetHealth]) -> PoolState {
-        let health = |target: Option<usize>| target.map_or(TargetHealth::UNKNOWN, |index| targets[index]);
-        let all = || pool.members.iter().map(|member| health(member.target));
-        let up: Arc<[bool]> = all().map(|member| member.up && !member.held).collect();
-        let released = all().any(|member| member.up && member.held).then(|| {
-            let up: Box<[bool]> = all().map(|member| member.up).collect();
-            Arc::new(Released {
-                usable: usable(pool, &up),
-                doubt_s: doubt_s(pool, |member| health(member.target).doubt_s),
-                up,
-            })
-        });
-        PoolState {
-            usable: usable(pool, &up),
-            doubt_s: doubt_s(pool, |member| health(member.target).doubt_s.filter(|_| !health(member.target).held)),
-            is_healthy: up.iter().filter(|up| **up).count() >= pool.min_healthy.of(up.len()),
-            up,
-            released,
-        }
-    }
-}
-
-/// By family: the region counts, and a member of the family is up.
-fn usable(pool: &Pool, up: &[bool]) -> [bool; 3] {
-    let up_count = up.iter().filter(|up| **up).count();
-    let is_healthy = up_count >= pool.min_healthy.of(up.len());
-    Family::ALL.map(|family| {
-        is_healthy
-            && match (family, &pool.name) {
-                (_, Some(_)) => true,
-                (Family::V4, None) => pool.v4.slots.iter().any(|slot| up[slot.member]),
-                (Family::V6, None) => pool.v6.slots.iter().any(|slot| up[slot.member]),
-                (Family::Either, None) => up_count > 0,
-            }
-    })
-}
-
-/// By family: the shortest doubt of a member that the family's answers depend on.
-fn doubt_s(pool: &Pool, of: impl Fn(&Member) -> Option<u32>) -> [Option<u32>; 3] {
-    // While one endpoint is enough, the other family's endpoints cannot change this family's answers.
-    let all_count = pool.min_healthy.of(pool.members.len()) > 1;
-    let counts = |member: &&Member, family| match (&member.endpoint, family) {
-        (Endpoint::Address(IpAddr::V4(_)), Family::V6) | (Endpoint::Address(IpAddr::V6(_)), Family::V4) => all_count,
-        _ => true,
-    };
-    Family::ALL.map(|family| pool.members.iter().filter(|member| counts(member, family)).filter_map(&of).min())
-}
-
 impl HealthView {
-    /// Works the view out; `targets` are in the order of [`Plan::targets`].
+    /// Works the view out where no operator decided anything; `targets` are in the order of [`Plan::targets`].
     pub fn new(plan: &Plan, targets: &[TargetHealth]) -> HealthView {
+        HealthView::forced(plan, targets, &Forces::default())
+    }
+
+    /// Works the view out; `targets` are in the order of [`Plan::targets`], `forces` were laid over the plan.
+    pub fn forced(plan: &Plan, targets: &[TargetHealth], forces: &Forces) -> HealthView {
         let mut baselines_ms = vec![f32::INFINITY; plan.region_names.len()];
         lower_baselines(plan, targets, |_| true, &mut baselines_ms);
-        let pools = plan.pools.iter().map(|pool| PoolState::of(pool, targets)).collect();
+        let pools = (0..plan.pools.len()).map(|id| pool_state(plan, PoolId(id as u32), targets, forces)).collect();
         HealthView { pools, fallback_order: fallback_order(&baselines_ms) }
     }
 
@@ -150,17 +68,18 @@ impl HealthView {
 #[derive(Debug, Clone)]
 pub struct Followed {
     targets: Vec<TargetHealth>,
+    forces: Forces,
     /// By region: the lowest of its targets' baselines, bias included.
     baselines_ms: Vec<f32>,
     view: Arc<HealthView>,
 }
 
 impl Followed {
-    /// Before anything is known: everything is up.
-    pub fn new(plan: &Plan) -> Followed {
+    /// Before anything is known of the targets: everything is up that is not forced down.
+    pub fn new(plan: &Plan, forces: Forces) -> Followed {
         let targets = vec![TargetHealth::UNKNOWN; plan.targets.len()];
-        let view = Arc::new(HealthView::new(plan, &targets));
-        Followed { targets, baselines_ms: vec![f32::INFINITY; plan.region_names.len()], view }
+        let view = Arc::new(HealthView::forced(plan, &targets, &forces));
+        Followed { targets, forces, baselines_ms: vec![f32::INFINITY; plan.region_names.len()], view }
     }
 
     /// The view as it stands; the same `Arc` as before unless an update said that it has changed.
@@ -186,9 +105,22 @@ impl Followed {
         pools.sort_unstable();
         pools.dedup();
         let order = self.reorder(plan, &moved);
+        self.work_out(plan, pools, order)
+    }
+
+    /// Takes in what operators decided. True when that changes the view, which then is what [`HealthView::forced`] makes of it.
+    pub fn force(&mut self, plan: &Plan, forces: Forces) -> bool {
+        if forces == self.forces {
+            return false;
+        }
+        self.forces = forces;
+        self.work_out(plan, (0..plan.pools.len()).map(|id| PoolId(id as u32)), None)
+    }
+
+    fn work_out(&mut self, plan: &Plan, pools: impl IntoIterator<Item = PoolId>, order: Option<Vec<RegionId>>) -> bool {
         let mut changed: Vec<(PoolId, PoolState)> = Vec::new();
         for id in pools {
-            let (before, mut now) = (self.view.pool(id), PoolState::of(&plan.pools[id.0 as usize], &self.targets));
+            let (before, mut now) = (self.view.pool(id), pool_state(plan, id, &self.targets, &self.forces));
             if *before != now {
                 if before.up == now.up {
                     now.up = before.up.clone();
@@ -225,6 +157,11 @@ impl Followed {
     }
 }
 
+fn pool_state(plan: &Plan, id: PoolId, targets: &[TargetHealth], forces: &Forces) -> PoolState {
+    let pool = &plan.pools[id.0 as usize];
+    PoolState::of(pool, targets, forces.of_pool(id, pool))
+}
+
 /// Lowers each region's figure to the lowest baseline of its targets, bias included, in the regions of `only`.
 fn lower_baselines(plan: &Plan, targets: &[TargetHealth], only: impl Fn(RegionId) -> bool, lowest_ms: &mut [f32]) {
     for pool in plan.pools.iter().filter(|pool| only(pool.region)) {
@@ -251,7 +188,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{self, Source},
-        routing::plan::Draft,
+        routing::{force::Force, plan::Draft},
         zone::content,
     };
 
@@ -301,22 +238,40 @@ mod tests {
         any.prop_map(|(up, held, doubt_s, baseline_ms)| TargetHealth { up, held, doubt_s, baseline_ms })
     }
 
+    /// Decisions on some regions, and on all endpoints that end in some digit.
+    fn forces() -> impl Strategy<Value = Forces> {
+        let force = || option::of(prop_oneof![Just(Force::Up), Just(Force::Drain), Just(Force::Down)]);
+        (vec(force(), 3), vec(force(), 4)).prop_map(|(regions, endpoints)| {
+            let region = |name: &str| regions[PLAN.region_names.iter().position(|n| n == name)?];
+            let endpoint = |_: &str, name: &str| endpoints[name.bytes().last()?.checked_sub(b'0')? as usize % 4];
+            Forces::new(&PLAN, region, endpoint)
+        })
+    }
+
     proptest! {
         #[test]
         fn a_view_kept_up_to_date_is_the_view_made_afresh(
-            rounds in vec(vec((any::<Index>(), state()), 0..5), 1..20),
+            rounds in vec((vec((any::<Index>(), state()), 0..5), option::weighted(0.2, forces())), 1..20),
         ) {
             let plan = &*PLAN;
             let mut targets = vec![TargetHealth::UNKNOWN; plan.targets.len()];
-            let mut followed = Followed::new(plan);
-            for round in rounds {
+            let mut forces = Forces::default();
+            let mut followed = Followed::new(plan, forces.clone());
+            for (round, decided) in rounds {
                 let before = followed.view().clone();
                 let changes: Vec<_> = round.iter().map(|(index, state)| (index.index(targets.len()), *state)).collect();
                 for (index, state) in &changes {
                     targets[*index] = *state;
                 }
-                let is_changed = followed.update(plan, changes);
-                let (afresh, after) = (HealthView::new(plan, &targets), followed.view());
+                let is_changed = match decided {
+                    None => followed.update(plan, changes),
+                    Some(decided) => {
+                        forces = decided;
+                        targets.clone_from(&followed.targets); // only one of both in a round
+                        followed.force(plan, forces.clone())
+                    }
+                };
+                let (afresh, after) = (HealthView::forced(plan, &targets, &forces), followed.view());
                 prop_assert_eq!(&**after, &afresh);
                 prop_assert_eq!(is_changed, *before != afresh);
                 prop_assert_eq!(is_changed, !Arc::ptr_eq(&before, after), "what is published is never touched");

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod build;
+pub mod force;
 pub mod hash;
 pub mod health;
 pub mod map;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod rate_limit;
 pub mod signed;
 pub mod snapshot;
+pub mod standing;
 
 pub use map::ClientMap;
 pub use plan::{Family, Plan};

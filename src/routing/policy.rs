@@ -7,6 +7,7 @@ use super::{
     health::HealthView,
     map::Located,
     plan::{Family, Plan, Pool, PoolId, RankBy, Ring, Route},
+    standing::Standing,
 };
 use crate::{
     config::model::{RegionId, WhenAllDown},
@@ -83,13 +84,15 @@ pub enum Reason {
     Failover,
     /// None is usable but for those that are held down: the first of them.
     LastResort,
+    /// It is drained, but none is usable that is not.
+    Drained,
     /// None is usable: the first of the ranking, with all its endpoints.
     AllDown,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 4] = [Reason::Best, Reason::Failover, Reason::LastResort, Reason::AllDown];
+    pub const ALL: [Reason; 5] = [Reason::Best, Reason::Failover, Reason::Drained, Reason::LastResort, Reason::AllDown];
 
     /// As metrics and logs name it.
     pub fn as_str(self) -> &'static str {
@@ -97,6 +100,7 @@ impl Reason {
             Reason::Best => "best",
             Reason::Failover => "failover",
             Reason::LastResort => "last-resort",
+            Reason::Drained => "drained",
             Reason::AllDown => "all-down",
         }
     }
@@ -121,10 +125,8 @@ pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, c
         return Decision { rule, ranked_by, outcome, ttl_s, negative_ttl_s, scope_len: 0, network_hash };
     }
     let mut doubt_s: Option<u32> = None;
-    let mut doubt_s_released: Option<u32> = None;
-    let mut first = None;
-    let mut chosen = None;
-    let mut held = None;
+    let mut reason = Reason::Best;
+    let mut chosen: Option<(Standing, RegionId, PoolId)> = None;
     for region in ranking(plan, health, route, rule, ranked_by, network_hash) {
         let Some(pool) = route.pool(region) else { continue };
         if plan.pools[pool.0 as usize].size(family) == 0 {
@@ -132,25 +134,34 @@ pub fn decide(plan: &Plan, health: &HealthView, route: &Route, family: Family, c
         }
         let state = health.pool(pool);
         doubt_s = doubt_s.into_iter().chain(state.doubt_s(family)).min();
-        doubt_s_released = doubt_s_released.into_iter().chain(state.doubt_s_released(family)).min();
-        if state.is_usable(family) {
-            let reason = if first.is_none() { Reason::Best } else { Reason::Failover };
-            chosen = Some(Outcome::Region { region, pool, reason });
+        let standing = state.standing(family);
+        if chosen.is_none_or(|(best, ..)| standing < best) {
+            chosen = Some((standing, region, pool));
+        }
+        if standing == Standing::Usable {
             break;
         }
-        first = first.or(Some((region, pool)));
-        if held.is_none() && state.is_usable_released(family) {
-            held = Some(Outcome::Region { region, pool, reason: Reason::LastResort });
+        reason = Reason::Failover;
+    }
+    let outcome = match (chosen, route.when_all_down) {
+        (Some((Standing::Usable, region, pool)), _) => Outcome::Region { region, pool, reason },
+        (Some((Standing::Drained, region, pool)), _) => Outcome::Region { region, pool, reason: Reason::Drained },
+        (Some((Standing::LastResort | Standing::DrainedLastResort, region, pool)), _) => {
+            Outcome::Region { region, pool, reason: Reason::LastResort }
         }
+        (Some((Standing::Failed | Standing::DrainedFailed, region, pool)), WhenAllDown::AnswerAll) => {
+            Outcome::Region { region, pool, reason: Reason::AllDown }
+        }
+        (_, WhenAllDown::NoData) => Outcome::NoData,
+        // With everything forced down there is nothing that `answer-all` could answer, and in a signed zone NODATA would be a lie.
+        (_, WhenAllDown::ServFail | WhenAllDown::AnswerAll) => Outcome::ServFail,
+    };
+    if !matches!(outcome, Outcome::Region { reason: Reason::Best | Reason::Failover, .. }) {
+        let ranked = ranking(plan, health, route, rule, ranked_by, network_hash);
+        let pools =
+            ranked.filter_map(|region| route.pool(region)).filter(|id| plan.pools[id.0 as usize].size(family) > 0);
+        doubt_s = pools.filter_map(|id| health.pool(id).widest_doubt_s(family)).min();
     }
-    if chosen.is_none() {
-        doubt_s = doubt_s_released; // of what is held down, too, since that answers now
-    }
-    let outcome = chosen.or(held).unwrap_or(match (route.when_all_down, first) {
-        (WhenAllDown::AnswerAll, Some((region, pool))) => Outcome::Region { region, pool, reason: Reason::AllDown },
-        (WhenAllDown::ServFail, _) => Outcome::ServFail,
-        _ => Outcome::NoData,
-    });
     let negative_ttl_s = doubt_s.map_or(u32::MAX, |bound_s| bound_s.max(TTL_FLOOR_S));
     let ttl_s = negative_ttl_s.min(route.ttl_s);
     let scope_len = match outcome {
@@ -295,15 +306,9 @@ pub fn answers_of_window<'p, A>(
     tail.iter().chain(head).filter(move |slot| is_up(slot.member)).take(max_answers).map(|slot| &slot.address)
 }
 
-/// Which members of a pool answer under an outcome: those that are up and not held down, those that are up, or (`None`) all of
-/// them when nothing is usable.
+/// Which members of a pool answer under an outcome; `None`: all of them.
 pub fn members_up(health: &HealthView, pool: PoolId, reason: Reason) -> Option<&[bool]> {
-    let state = health.pool(pool);
-    match (reason, &state.released) {
-        (Reason::AllDown, _) => None,
-        (Reason::LastResort, Some(released)) => Some(&released.up),
-        _ => Some(&state.up),
-    }
+    health.pool(pool).members(reason)
 }
 
 /// The pool behind an id.

@@ -1,6 +1,7 @@
 //! Signatures of everything that routes can answer with now: for each route of a signed zone, region and family, those of the
-//! members that are up, those of all members (for when nothing is usable), and those of what is held down, for each window, HTTPS records included. Made on the control plane before
-//! the health that they belong to is published; what did not change is taken over.
+//! members that are up and those of all members (for when nothing is usable), for each window, HTTPS records included; where something
+//! is held down or an operator decided otherwise, also those of the members that then answer. Made on the control plane before the
+//! health that they belong to is published; what did not change is taken over.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +10,10 @@ use std::{
 
 use super::{
     hash::{WINDOWS, window},
-    health::{HealthView, PoolState, Released},
+    health::HealthView,
     plan::{Family, Plan, Pool, PoolId, Ring, Route},
     policy::{self, Reason},
+    standing::{OtherMembers, PoolState},
 };
 use crate::{
     config::model::RegionId,
@@ -36,8 +38,15 @@ struct RegionRrsigs {
     up: Arc<[bool]>,
     of_up: Families,
     of_all: Arc<Families>,
-    /// As if nothing were held down, where something is.
-    of_released: Option<(Arc<Released>, Families)>,
+    of_others: Option<OtherRrsigs>,
+}
+
+/// The signatures where something is held down, or an operator decided who answers.
+struct OtherRrsigs {
+    members: Arc<OtherMembers>,
+    of_drained: Families,
+    of_last_resort: Families,
+    of_failed: Families,
 }
 
 /// By family; of names, the first alone.
@@ -130,10 +139,12 @@ impl SignedAnswers {
     ) -> Option<&Fragment> {
         let signed = self.routes.get(index)?.as_ref()?;
         let region = &signed.regions[route.regions.iter().position(|r| *r == region)?];
-        let families = match (reason, &region.of_released) {
-            (Reason::AllDown, _) => &*region.of_all,
-            (Reason::LastResort, Some((_, families))) => families,
-            _ => &region.of_up,
+        let families = match (reason, &region.of_others) {
+            (Reason::Best | Reason::Failover, _) | (Reason::Drained | Reason::LastResort, None) => &region.of_up,
+            (Reason::Drained, Some(others)) => &others.of_drained,
+            (Reason::LastResort, Some(others)) => &others.of_last_resort,
+            (Reason::AllDown, Some(others)) => &others.of_failed,
+            (Reason::AllDown, None) => &*region.of_all,
         };
         let windows = &families[family as usize];
         let n = windows.by_window.as_ref().map_or(0, |by| by[window(network_hash) as usize]);
@@ -157,10 +168,10 @@ impl Job<'_> {
 
     /// The signatures before, when they are those of the same members.
     fn unchanged(&self, health: &HealthView) -> Option<&Arc<RegionRrsigs>> {
-        let PoolState { up, released, .. } = health.pool(self.pool());
-        let is_same = |before: &RegionRrsigs| match (&before.of_released, released) {
+        let PoolState { up, others, .. } = health.pool(self.pool());
+        let is_same = |before: &RegionRrsigs| match (&before.of_others, others) {
             (None, None) => true,
-            (Some((before, _)), Some(now)) => before.up == now.up,
+            (Some(before), Some(now)) => Arc::ptr_eq(&before.members, now) || before.members == *now,
             _ => false,
         };
         self.before.filter(|before| (Arc::ptr_eq(&before.up, up) || before.up == *up) && is_same(before))
@@ -168,7 +179,7 @@ impl Job<'_> {
 
     fn sign(&self, plan: &Plan, health: &HealthView) -> RegionRrsigs {
         let pool = &plan.pools[self.pool().0 as usize];
-        let PoolState { up, released, .. } = health.pool(self.pool());
+        let PoolState { up, others, .. } = health.pool(self.pool());
         let mut known = self.before.map(|before| before.known()).unwrap_or_default();
         let mut families = |up: Option<&[bool]>| {
             Family::ALL.map(|family| windows(self.route, pool, family, up, self.signer, &mut known))
@@ -177,16 +188,22 @@ impl Job<'_> {
             Some(before) => before.of_all.clone(),
             None => Arc::new(families(None)),
         };
-        let of_released = released.as_ref().map(|released| (released.clone(), families(Some(&released.up))));
-        RegionRrsigs { up: up.clone(), of_up: families(Some(up)), of_all, of_released }
+        let of_others = others.as_ref().map(|members| OtherRrsigs {
+            members: members.clone(),
+            of_drained: families(Some(&members.drained)),
+            of_last_resort: families(Some(&members.last_resort)),
+            of_failed: families(Some(&members.failed)),
+        });
+        RegionRrsigs { up: up.clone(), of_up: families(Some(up)), of_all, of_others }
     }
 }
 
 impl RegionRrsigs {
     fn known(&self) -> Known {
         let mut known = Known::new();
-        let of_released = self.of_released.iter().map(|(_, families)| families);
-        for families in [&self.of_up, &*self.of_all].into_iter().chain(of_released) {
+        let of_others = self.of_others.iter();
+        let of_others = of_others.flat_map(|others| [&others.of_drained, &others.of_last_resort, &others.of_failed]);
+        for families in [&self.of_up, &*self.of_all].into_iter().chain(of_others) {
             for (windows, rtype) in families.iter().zip([rtype::A, rtype::AAAA, rtype::HTTPS]) {
                 known.extend(windows.rrsets.iter().map(|s| ((rtype, s.rdatas.clone()), s.rrsigs.clone())));
             }

@@ -1,5 +1,7 @@
 //! What the running server shares between its threads: the published snapshot, the world behind it, health and counters.
 
+mod overrides;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,7 +10,10 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 
+pub use self::overrides::{Decided, Undecided};
+
 use super::{
+    overrides::Overrides,
     parallel::for_each,
     state::StateDir,
     world::{Published, World, target_health, unix_s},
@@ -55,6 +60,8 @@ pub struct Live {
     pub started: SystemTime,
     /// Where state is kept across restarts.
     pub state: StateDir,
+    /// Held while overrides are written.
+    keeping: Mutex<()>,
     control: Mutex<Control>,
 }
 
@@ -64,6 +71,7 @@ struct Control {
     zones: Arc<ZoneTable>, // of the world, with their present signatures
     epoch: u64,
     health: Health,
+    overrides: Overrides,
     /// For a configuration without a file of secrets.
     cookies: CookieSecrets,
     cookies_made: Instant,
@@ -82,9 +90,9 @@ struct Health {
 }
 
 impl Health {
-    /// Nothing is known yet: the first changes are all that the board has.
-    fn new(world: &World) -> Health {
-        Health { view: Followed::new(&world.plan), seen: 0 }
+    /// Nothing is known yet but what operators decided: the first changes are all that the board has.
+    fn new(world: &World, overrides: &Overrides) -> Health {
+        Health { view: Followed::new(&world.plan, overrides.forces(&world.plan)), seen: 0 }
     }
 
     /// Takes in what changed.
@@ -105,7 +113,8 @@ impl Live {
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
         let changes = board.changes_since(0);
-        let mut health = Health::new(&world);
+        let overrides = overrides::recall(&state);
+        let mut health = Health::new(&world, &overrides);
         health.take_in(&world, &changes);
         let zones = world.zones.clone();
         let rate_limiter = rate_limiter(world.config.server.limits.responses_per_second, None);
@@ -119,11 +128,13 @@ impl Live {
             registry,
             started: now,
             state,
+            keeping: Mutex::new(()),
             control: Mutex::new(Control {
                 world,
                 zones,
                 epoch: changes.epoch,
                 health,
+                overrides,
                 cookies,
                 cookies_made: Instant::now(),
                 rate_limiter,
@@ -182,7 +193,7 @@ impl Live {
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
         control.zones = world.zones.clone();
-        control.health = Health::new(&world);
+        control.health = Health::new(&world, &control.overrides);
         control.rate_limiter =
             rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
         control.world = world;
@@ -199,7 +210,7 @@ impl Live {
         let mut changes = self.board.changes();
         {
             let mut control = self.control();
-            control.health = Health::new(&control.world); // a panic may have left it half changed
+            control.health = Health::new(&control.world, &control.overrides); // a panic may have left it half changed
         }
         loop {
             if self.publish(&mut self.control(), false, None) {

@@ -1,23 +1,34 @@
 //! What the admin interface can ask: metrics, status, explanations, put together from all rooms.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use axum::http::StatusCode;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    live::Live,
+    live::{Live, Undecided},
+    overrides::{self, Decision, Override, Overrides, Target},
     world::{World, unix_s},
 };
 use crate::{
     admin::{
         Operations,
+        force::{Command, Forced, OverrideStatus, Reloaded},
+        guard::Access,
+        http::Refusal,
         status::{
             EndpointHistory, EndpointStatus, Held, History, LocationData, Queries, RegionStatus, SelfDoubt, Status,
             Transition, ZoneStatus,
         },
     },
-    answer::explain::{Explanation, Request},
+    answer::explain::{Circumstances, Explanation, Request},
     config::model::RegionId,
     health::{self, Board, TargetStatus, history},
-    routing::{Snapshot, plan::Pool},
+    routing::{Snapshot, force::Force, plan::Pool},
     telemetry::{TransportKind, metrics, metrics::Families},
     zone::ZoneContent,
 };
@@ -31,6 +42,19 @@ pub struct Running {
     pub live: Arc<Live>,
     /// What is listened on.
     pub listen: Vec<String>,
+    /// The admin interface itself listens on a loopback address.
+    pub is_loopback: bool,
+    /// To whoever reloads.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+}
+
+/// Somebody asks for a reload.
+#[derive(Debug)]
+pub struct ReloadRequest {
+    /// Who, for the log.
+    pub by: String,
+    /// What came of it: what is served now, or everything that is wrong.
+    pub done: oneshot::Sender<Result<String, String>>,
 }
 
 impl Operations for Running {
@@ -72,6 +96,12 @@ impl Operations for Running {
                 .as_ref()
                 .map(|doubt| SelfDoubt { since: unix_s(doubt.since), reason: doubt.reason.to_string() }),
             regions: (0..world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect(),
+            overrides: view
+                .overrides
+                .list()
+                .iter()
+                .map(|o| told(o, overrides::matched(&o.target, &world.plan)))
+                .collect(),
             zones: zones(world),
             queries: queries(&self.live),
         }
@@ -80,7 +110,49 @@ impl Operations for Running {
     fn explain(&self, request: &Request) -> Explanation {
         let view = View::of(&self.live, 0);
         let trouble = |pool: &Pool| view.trouble(pool);
-        view.world.explain_with(&view.snapshot, &trouble, request)
+        let forced = |region: RegionId| view.forced(region).map(|o| (o.state.as_str(), o.reason.clone()));
+        view.world.explain_with(&view.snapshot, &Circumstances { trouble: &trouble, forced: &forced }, request)
+    }
+
+    fn access(&self) -> Access {
+        Access { is_loopback: self.is_loopback, token: self.live.world().admin_token.clone() }
+    }
+
+    fn force(&self, command: &Command) -> Result<Forced, Refusal> {
+        let now_s = unix_s(SystemTime::now());
+        let new = Override {
+            target: Target::new(&command.region, command.endpoint.as_deref()),
+            state: decision(command.state),
+            reason: command.reason.clone(),
+            since: now_s,
+            until: command.lasts_s.map(|lasts_s| now_s + lasts_s),
+            by: command.by.clone(),
+        };
+        let decided = self.live.decide(new.clone()).map_err(|error| match error {
+            Undecided::Unknown(what) => Refusal::new(StatusCode::NOT_FOUND, what),
+            Undecided::TooMany(what) => Refusal::new(StatusCode::CONFLICT, what.to_string()),
+        })?;
+        let unkept = match (&decided.unkept, self.live.state.is_kept()) {
+            (Some(why), _) => Some(why.clone()),
+            (None, false) => Some("it ends with this process: `state-dir` of [server] is not set".into()),
+            (None, true) => None,
+        };
+        Ok(Forced {
+            now: told(&new, decided.matches),
+            replaced: decided.replaced.iter().map(|o| o.target.to_string()).collect(),
+            kept: unkept.is_none(),
+            warnings: decided.stranded.into_iter().chain(unkept.filter(|_| new.state != Decision::Auto)).collect(),
+        })
+    }
+
+    fn reload(&self, by: &str) -> Result<Reloaded, Refusal> {
+        let (done, outcome) = oneshot::channel();
+        let asked = self.reloads.blocking_send(ReloadRequest { by: by.into(), done });
+        match asked.ok().and_then(|()| outcome.blocking_recv().ok()) {
+            Some(Ok(summary)) => Ok(Reloaded { summary }),
+            Some(Err(report)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, report)),
+            None => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")),
+        }
     }
 
     fn history(&self, region: &str, endpoint: Option<&str>) -> Option<History> {
@@ -99,6 +171,23 @@ impl Operations for Running {
     }
 }
 
+fn decision(state: &str) -> Decision {
+    let all = [Decision::Up, Decision::Drain, Decision::Down, Decision::Auto];
+    all.into_iter().find(|decision| decision.as_str() == state).expect("a command has one of the known states")
+}
+
+fn told(o: &Override, matches: Vec<String>) -> OverrideStatus {
+    OverrideStatus {
+        target: o.target.to_string(),
+        state: o.state.as_str().into(),
+        reason: o.reason.clone(),
+        since: o.since,
+        until: o.until,
+        by: o.by.clone(),
+        matches,
+    }
+}
+
 /// World, snapshot and board at one moment.
 struct View {
     world: Arc<World>,
@@ -107,12 +196,21 @@ struct View {
     past: Arc<Board>,
     /// Changes of each endpoint to look up.
     history_max: usize,
+    overrides: Overrides,
 }
 
 impl View {
     fn of(live: &Live, history_max: usize) -> View {
         let (world, snapshot, board) = live.at_one_moment();
-        View { world, snapshot, board, past: live.board.clone(), history_max }
+        View { world, snapshot, board, past: live.board.clone(), history_max, overrides: live.overrides() }
+    }
+
+    fn forced(&self, region: RegionId) -> Option<&Override> {
+        self.overrides.of_region(&self.world.config.regions[region.index()].name)
+    }
+
+    fn forced_endpoint(&self, region: RegionId, endpoint: &str) -> Option<&Override> {
+        self.overrides.of_endpoint(&self.world.config.regions[region.index()].name, endpoint)
     }
 
     fn pools(&self, region: RegionId) -> impl Iterator<Item = (usize, &Pool)> {
@@ -131,6 +229,11 @@ impl View {
 
     fn trouble(&self, pool: &Pool) -> Option<String> {
         let down = pool.members.iter().filter_map(|member| {
+            let name = member.endpoint.to_string();
+            if let Some(o) = self.forced_endpoint(pool.region, &name) {
+                let reason = if o.reason.is_empty() { String::new() } else { format!(" ({})", o.reason) };
+                return (o.state != Decision::Up).then(|| format!("{name}: forced {}{reason}", o.state.as_str()));
+            }
             let status = self.status(member.target?);
             let failed =
                 || status.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
@@ -149,9 +252,11 @@ impl View {
                 let key = (member.endpoint.clone(), check.clone());
                 seen.entry(key).or_insert_with(|| {
                     let status = member.target.map(|t| self.status(t));
+                    let name = member.endpoint.to_string();
                     EndpointStatus {
+                        forced: self.forced_endpoint(region, &name).map(|o| o.state.as_str().to_string()),
                         history: status.map(|status| self.history(status)).unwrap_or_default(),
-                        ..endpoint(member.endpoint.to_string(), check, status)
+                        ..endpoint(name, check, status)
                     }
                 });
             }
@@ -174,13 +279,16 @@ impl View {
 
     fn region(&self, id: RegionId) -> RegionStatus {
         let region = &self.world.config.regions[id.index()];
+        let forced = self.forced(id);
         RegionStatus {
             name: region.name.clone(),
             location: region.location.clone(),
             latitude: region.coordinates.latitude,
             longitude: region.coordinates.longitude,
             usable: self.is_usable(id),
-            forced: None,
+            forced: forced.map(|o| o.state.as_str().into()),
+            forced_reason: forced.map(|o| o.reason.clone()),
+            forced_until: forced.and_then(|o| o.until),
             endpoints: self.endpoints(id),
         }
     }
@@ -191,6 +299,7 @@ fn endpoint(endpoint: String, check: Option<String>, status: Option<&TargetStatu
         endpoint,
         check,
         state: status.map_or("up", |s| s.standing().as_str()).into(),
+        forced: None,
         kept: status.is_some_and(|s| s.kept),
         held: status.and_then(held),
         decided: status.is_some_and(|s| s.decided),
@@ -282,6 +391,24 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
     let family = families.gauge("region_usable", "1 while enough of the region's endpoints are up.");
     for region in &regions {
         family.sample([("region", region.name.clone())], f64::from(u8::from(region.usable)));
+    }
+    let family = families.gauge("region_forced", "1 while an operator holds the region in this state.");
+    for region in &regions {
+        for state in Force::ALL.map(Force::as_str) {
+            let holds = region.forced.as_deref() == Some(state);
+            family.sample([("region", region.name.clone()), ("state", state.into())], f64::from(u8::from(holds)));
+        }
+    }
+    // An endpoint under several checks is one endpoint; those that nobody forces are left out.
+    let forced: BTreeSet<(&str, &str, &str)> = regions
+        .iter()
+        .flat_map(|region| region.endpoints.iter().map(move |endpoint| (region, endpoint)))
+        .filter_map(|(region, endpoint)| Some((&*region.name, &*endpoint.endpoint, endpoint.forced.as_deref()?)))
+        .collect();
+    let family = families.gauge("endpoint_forced", "1 while an operator holds the endpoint in this state.");
+    for (region, endpoint, state) in forced {
+        let labels = [("region", region), ("endpoint", endpoint), ("state", state)];
+        family.sample(labels.map(|(label, value)| (label, value.to_string())), 1.0);
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 
 use crate::config::Config;
 
-/// Files to be taken up again when they are replaced: the location databases, the cookie secrets, certificate and key.
+/// Files to be taken up again when they are replaced: the location databases, the cookie secrets, the token, certificate
+/// and key.
 #[derive(Clone)]
 pub struct Files {
     list: Vec<Watched>,
@@ -34,7 +35,7 @@ impl Files {
     /// As they are now. To be called before they are read, so that none can be replaced unnoticed in between.
     pub fn of(config: &Config) -> Files {
         let databases = config.geo.databases.iter().chain(&config.geo.asn_database);
-        Files::at(databases.chain(&config.server.cookie_secret_file))
+        Files::at(databases.chain(&config.server.cookie_secret_file).chain(&config.admin.token_file))
     }
 
     /// The files at these paths, as they are now.

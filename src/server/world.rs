@@ -9,8 +9,8 @@ use std::{
 
 use super::{parallel::for_each, watch::Files};
 use crate::{
-    answer::explain::{self, Explanation},
-    config::{self, Config, Problem, Report, cookie_secrets},
+    answer::explain::{self, Circumstances, Explanation},
+    config::{self, AdminToken, Config, Problem, Report, cookie_secrets},
     geo::{AsnTable, GeoError, Locations},
     health::{self, Endpoint, Targets},
     latency::RegionSite,
@@ -18,7 +18,7 @@ use crate::{
         Plan, Snapshot,
         build::{self, Sources},
         health::{HealthView, TargetHealth},
-        plan::{Draft, Pool},
+        plan::Draft,
         signed::SignedAnswers,
         snapshot::Settings,
     },
@@ -51,6 +51,8 @@ pub struct World {
     pub signed: SignedAnswers,
     /// Secrets of the server cookies, where they come from a file.
     pub cookie_secrets: Option<CookieSecrets>,
+    /// What changes through the admin interface need.
+    pub admin_token: Option<AdminToken>,
     /// The databases as they were when they were read.
     pub files: Files,
     /// How long it took to compile.
@@ -84,6 +86,8 @@ impl World {
         let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
         let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
         let cookie_secrets = cookie_secrets.map_err(|problem| problems.push(problem)).ok().flatten();
+        let admin_token = config.admin.token_file.as_deref().map(AdminToken::read).transpose();
+        let admin_token = admin_token.map_err(|problem| problems.push(problem)).ok().flatten();
         let (Some(locations), Some(asns), true) = (locations, asns, problems.is_empty()) else {
             return Err(Report::new(problems));
         };
@@ -116,6 +120,7 @@ impl World {
             sites,
             config,
             cookie_secrets,
+            admin_token,
             files,
             build_time: begun.elapsed(),
         })
@@ -157,14 +162,14 @@ impl World {
         let health = HealthView::new(&self.plan, &vec![TargetHealth::UNKNOWN; self.plan.targets.len()]);
         let answer_keys = Arc::new(AnswerKeys::new(self.plan.answer_labels(&self.config)));
         let snapshot = self.first_snapshot(health, answer_keys, CookieSecrets::default());
-        self.explain_with(&snapshot, &|_| None, request)
+        self.explain_with(&snapshot, &Circumstances { trouble: &|_| None, forced: &|_| None }, request)
     }
 
     /// Explains an answer out of `snapshot`, which was made from this world.
     pub fn explain_with(
         &self,
         snapshot: &Snapshot,
-        trouble: &dyn Fn(&Pool) -> Option<String>,
+        circumstances: &Circumstances<'_>,
         request: &explain::Request,
     ) -> Explanation {
         let world = explain::World {
@@ -173,7 +178,7 @@ impl World {
             locations: &self.locations,
             asns: self.asns.as_ref(),
             sites: &self.sites,
-            trouble,
+            circumstances,
             now_s: unix_s(SystemTime::now()),
         };
         explain::explain(&world, request)

@@ -81,6 +81,8 @@ pub mod option {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum ExtendedError {
+    /// 14: nothing that the route could answer with is usable now.
+    NotReady = 14,
     /// 20: the name lies in no zone of this server.
     NotAuthoritative = 20,
     /// 21: the operation is not offered (transfers, other opcodes).

@@ -20,6 +20,7 @@ use isochrone::{
     config::{self, Source},
     routing::{
         Snapshot,
+        force::{Force, Forces},
         health::{HealthView, TargetHealth},
         signed::SignedAnswers,
     },
@@ -80,8 +81,14 @@ impl Fixture {
 
     /// Sets the health of every target by its endpoint; all that are not named are up.
     pub fn set_health(&mut self, of: impl Fn(&str) -> TargetHealth) {
+        self.set_state(of, |_| None);
+    }
+
+    /// The same, and what operators decided on each `region` and `region/endpoint`.
+    pub fn set_state(&mut self, of: impl Fn(&str) -> TargetHealth, forced: impl Fn(&str) -> Option<Force>) {
         let targets: Vec<_> = self.world.plan.targets.iter().map(|(endpoint, _)| of(&endpoint.to_string())).collect();
-        let health = HealthView::new(&self.world.plan, &targets);
+        let forces = Forces::new(&self.world.plan, &forced, |region, endpoint| forced(&format!("{region}/{endpoint}")));
+        let health = HealthView::forced(&self.world.plan, &targets, &forces);
         let (plan, zones) = (&self.world.plan, &self.snapshot.zones);
         self.snapshot.signed = Arc::new(SignedAnswers::new(plan, &health, zones, &self.snapshot.signed));
         self.snapshot.health = Arc::new(health);

@@ -22,6 +22,7 @@ use super::{
     model::{Admin, Config, Geo, Latency, Listen, Server},
     section::{At, Problems},
     spec::{AdminSpec, CheckSpec, GeoSpec, RegionSpec, ServerSpec, Spec},
+    token::AdminToken,
     value::{quote, show_ms, suggest},
 };
 use crate::health::{Check, CheckKind};
@@ -53,7 +54,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     note_admin_among_listeners(&spec.server, &spec.admin, problems);
     Config {
         server: context.build_server(&spec.server, &spec.admin),
-        admin: Admin { listen: spec.admin.listen.as_ref().map(|at| at.value) },
+        admin: context.build_admin(&spec.admin),
         geo: context.build_geo(&spec.geo),
         latency: Latency { switch_margin_ms: spec.switch_margin_ms },
         regions: context.build_regions(locate),
@@ -153,6 +154,21 @@ impl Context<'_> {
                 self.problems.add(&at.span, message, help);
             }
         }
+    }
+
+    /// The token is read here for its errors alone, as the secrets are.
+    fn build_admin(&self, spec: &AdminSpec) -> Admin {
+        let file = &spec.token_file;
+        let token_file = (!file.value.is_empty()).then(|| self.folder.join(&file.value));
+        if let Some(why) = token_file.as_deref().and_then(|path| AdminToken::load(path).err()) {
+            let message = format!("the token file {} {why}", quote(&file.value));
+            self.problems.add(
+                &file.span,
+                message,
+                format!("{}; {}", AdminToken::HOW_TO_MAKE, self.looked_for(&file.value)),
+            );
+        }
+        Admin { listen: spec.listen.as_ref().map(|at| at.value), token_file }
     }
 
     fn build_state_dir(&self, at: &At<String>) -> Option<PathBuf> {

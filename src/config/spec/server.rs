@@ -44,6 +44,8 @@ pub(crate) struct EncryptedSpec {
 pub(crate) struct AdminSpec {
     /// `None`: off.
     pub listen: Option<At<SocketAddr>>,
+    /// Empty: none.
+    pub token_file: At<String>,
 }
 
 /// `[geo]`
@@ -141,15 +143,17 @@ fn count(n: i64) -> usize {
 }
 
 pub(super) fn read_admin(section: &Section<'_>) -> AdminSpec {
-    let text = section.text("listen");
+    let (text, token_file) = (section.text("listen"), section.text("token-file"));
     if text.value.is_empty() || !text.is_sound() {
-        return AdminSpec { listen: None };
+        return AdminSpec { listen: None, token_file };
     }
     match listen_address(&text.value, 8053) {
-        Ok(address) => AdminSpec { listen: Some(At { value: address, span: text.span, origin: text.origin }) },
+        Ok(address) => {
+            AdminSpec { listen: Some(At { value: address, span: text.span, origin: text.origin }), token_file }
+        }
         Err(fault) => {
             section.problems.fault(&text.span, fault);
-            AdminSpec { listen: None }
+            AdminSpec { listen: None, token_file }
         }
     }
 }

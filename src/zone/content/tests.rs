@@ -55,7 +55,7 @@ fn config(zones: Vec<Zone>) -> Config {
             limits,
             encrypted: None,
         },
-        admin: Admin { listen: None },
+        admin: Admin { listen: None, token_file: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
         latency: Latency { switch_margin_ms: 5.0 },
         checks: Vec::new(),
