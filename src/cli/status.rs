@@ -164,7 +164,7 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
                 state(endpoint, now_s),
                 Cell::optional(endpoint.since.map(|since| span(now_s.saturating_sub(since)))),
                 Cell::ms(endpoint.connect_ms),
-                trouble(endpoint).into(),
+                trouble(endpoint).as_str().into(),
             ]);
         }
     }
@@ -179,13 +179,13 @@ fn usable(region: &RegionStatus) -> Cell {
     }
 }
 
-/// Why it is held down, or the newest failure, as long as it still counts.
-fn trouble(endpoint: &EndpointStatus) -> &str {
-    if let Some(held) = &endpoint.held {
-        return &held.reason;
-    }
+/// Why it is held down, or the newest failure, as long as it still counts; and what is not wrong yet.
+fn trouble(endpoint: &EndpointStatus) -> String {
     let counts = endpoint.in_doubt || endpoint.state != "up";
-    endpoint.last_error.as_deref().filter(|_| counts).unwrap_or_default()
+    let failure = endpoint.last_error.clone().filter(|_| counts);
+    let error = endpoint.held.as_ref().map(|held| held.reason.clone()).or(failure);
+    let warnings = endpoint.warnings.iter().map(|warning| format!("warning: {warning}"));
+    error.into_iter().chain(warnings).collect::<Vec<_>>().join("; ")
 }
 
 fn state(endpoint: &EndpointStatus, now_s: u64) -> Cell {
@@ -216,6 +216,7 @@ mod tests {
         EndpointStatus {
             endpoint: name.into(),
             check: Some("web".into()),
+            checks: Vec::new(),
             state: state.into(),
             decided,
             in_doubt,
@@ -229,6 +230,8 @@ mod tests {
             probes_ok: 1,
             probes_failed: 0,
             history: Vec::new(),
+            certificate_expires: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -266,7 +269,13 @@ mod tests {
                 region(
                     "us",
                     true,
-                    vec![endpoint("192.0.2.10", "up", true, false), endpoint("192.0.2.11", "up", true, true)],
+                    vec![
+                        EndpointStatus {
+                            warnings: vec!["the certificate expires in 5 days".into()],
+                            ..endpoint("192.0.2.10", "up", true, false)
+                        },
+                        endpoint("192.0.2.11", "up", true, true),
+                    ],
                 ),
                 region("eu", false, vec![endpoint("2001:db8::10", "down", true, false)]),
                 RegionStatus {
@@ -306,7 +315,7 @@ mod tests {
                   x.example. (serial 8, 0 routes)
 
         REGION  USABLE              ENDPOINT          CHECK  STATE            FOR  CONNECT MS  ERROR
-        us      yes                 192.0.2.10        web    up             6 min        12.3
+        us      yes                 192.0.2.10        web    up             6 min        12.3  warning: the certificate expires in 5 days
                                     192.0.2.11        web    up (in doubt)  6 min        12.3  connection refused
         eu      no                  2001:db8::10      web    down           6 min        12.3  connection refused
         ap      yes (forced drain)  192.0.2.30        web    untried            -           -
