@@ -12,7 +12,7 @@ use std::{
 
 use isochrone::{
     config::{self, Source},
-    health::{Board, ProbeError, ProbeResult, Targets},
+    health::{self, Board, ProbeError, ProbeResult, Targets},
     server::{World, live::Live, state::StateDir},
     zone::sign::KeyPair,
 };
@@ -109,7 +109,8 @@ impl Running {
     /// One result for each of these pairs of the plan; each is a verdict.
     fn tell(&self, pairs: &[usize], up: bool) {
         for pair in pairs {
-            let target = &self.targets.list()[self.targets.ids()[*pair].index()];
+            let health::Source::Target(id) = &self.targets.sources()[*pair] else { continue }; // nothing here is calculated
+            let target = &self.targets.list()[id.index()];
             let error = ProbeError::Refused;
             let mut result = ProbeResult::failed(error, Duration::from_millis(1));
             if up {

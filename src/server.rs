@@ -1,5 +1,6 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
 
+pub mod endpoints;
 mod files;
 pub mod identity;
 pub mod live;

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,6 +26,7 @@ use super::{
     Operations, changes,
     connections::{self, Limits},
     guard::Guard,
+    heartbeat,
 };
 use crate::{
     answer::explain::{self, parse_client, parse_qtype},
@@ -76,6 +77,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/api/v1/explain", get(explanation))
         .route("/api/v1/history", get(history))
         .merge(changes::router(admin.clone()))
+        .route("/api/v1/checks/{check}/{endpoint}/heartbeat", post(heartbeat::take))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard))
@@ -178,6 +180,11 @@ pub(super) struct Admin {
 }
 
 impl Admin {
+    /// For what is done at once.
+    pub(super) fn operations(&self) -> &dyn Operations {
+        &*self.operations
+    }
+
     /// Works on a thread that may block. The place among `places` is kept until the work ends, even where nobody waits for
     /// it any more.
     pub(super) async fn work<T: Send + 'static>(
@@ -295,10 +302,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        admin::status::{History, LocationData, Queries, Reload, Status},
         admin::{
+            Heard, Unheard,
             force::{Command, Forced, OverrideStatus, Reloaded},
             guard::Access,
+            status::{History, LocationData, Queries, Reload, Status},
         },
         answer::explain::{ClientView, Explanation},
     };
@@ -362,6 +370,20 @@ mod tests {
 
         fn reload(&self, by: &str) -> Result<Reloaded, Refusal> {
             Ok(Reloaded { summary: by.into() })
+        }
+
+        fn heartbeat(&self, check: &str, endpoint: &str, up: bool) -> Result<Heard, Unheard> {
+            match (check, endpoint) {
+                ("cron", "192.0.2.1" | "2001:db8::1") => Ok(Heard {
+                    check: check.into(),
+                    endpoint: endpoint.into(),
+                    state: if up { "up" } else { "down" }.into(),
+                    within_s: 60.0,
+                }),
+                ("cron", _) => Err(Unheard::NoSuchEndpoint),
+                ("web", _) => Err(Unheard::NotPush),
+                _ => Err(Unheard::NoSuchCheck),
+            }
         }
 
         fn explain(&self, request: &explain::Request) -> Explanation {
@@ -589,6 +611,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_heartbeat_is_taken_in_with_a_body_or_without_and_a_wrong_one_is_told_what_to_send() {
+        let send = |path: &str, body: &str| {
+            let request = Request::post(format!("/api/v1/checks/{path}/heartbeat")).body(Body::from(body.to_string()));
+            ask(ready(), request.unwrap())
+        };
+        for (path, body, status, part) in [
+            ("cron/192.0.2.1", "", 200, r#""state":"up","within_s":60.0"#),
+            ("cron/192.0.2.1", r#"{"state":"up"}"#, 200, r#""state":"up""#),
+            ("cron/2001:db8::1", r#"{"state":"down"}"#, 200, r#""state":"down""#),
+            ("cron/2001%3Adb8::1", "{}", 200, r#""state":"up""#),
+            ("cron/192.0.2.2", "", 404, "192.0.2.2 is no endpoint under the check `cron`"),
+            ("web/192.0.2.1", "", 404, "the check `web` is not of type `push`"),
+            ("corn/192.0.2.1", "", 404, "no endpoint is under a check `corn`"),
+            ("cron/192.0.2.1", r#"{"state":"sideways"}"#, 400, "unknown variant `sideways`"),
+            (
+                "cron/192.0.2.1",
+                r#"{"status":"up"}"#,
+                400,
+                "send no body, or {\"state\": \"up\"} or {\"state\": \"down\"}",
+            ),
+            ("cron/192.0.2.1", "up", 400, "send no body"),
+        ] {
+            let (got, text, _) = send(path, body).await;
+            assert_eq!(got.as_u16(), status, "{path} {body}: {text}");
+            let text = if status == 200 { text } else { error_in(&text) };
+            assert!(text.contains(part), "{path} {body}: {text}");
+        }
+        let (status, body, _) = get(ready(), "/api/v1/checks/cron/192.0.2.1/heartbeat").await;
+        assert_eq!((status.as_u16(), error_in(&body).ends_with("takes POST, not GET")), (405, true), "{body}");
+    }
+
+    #[tokio::test]
     async fn a_large_body_is_refused_unread() {
         let request = Request::post("/api/v1/status").header(header::CONTENT_LENGTH, BODY_BYTES_MAX + 1);
         let (status, body, _) = ask(ready(), request.body(Body::empty()).unwrap()).await;
@@ -612,6 +666,6 @@ mod tests {
 
     fn reqwest_client() -> reqwest::Client {
         let tls = crate::health::probe::tls::TlsModes::new(crate::health::probe::tls::TrustedRoots::Host);
-        reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls.unverified()).build().unwrap()
+        reqwest::Client::builder().no_proxy().tls_backend_preconfigured((*tls.unverified()).clone()).build().unwrap()
     }
 }

@@ -4,8 +4,11 @@ pub mod changes;
 pub mod connections;
 pub mod force;
 pub mod guard;
+mod heartbeat;
 pub mod http;
 pub mod status;
+
+use serde::{Deserialize, Serialize};
 
 use self::{
     force::{Command, Forced, Reloaded},
@@ -13,6 +16,30 @@ use self::{
     http::Refusal,
 };
 use crate::answer::explain::{Explanation, Request};
+
+/// A heartbeat that was taken in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heard {
+    /// The check.
+    pub check: String,
+    /// Address or name.
+    pub endpoint: String,
+    /// `up` or `down`: what the endpoint counts as after it.
+    pub state: String,
+    /// The next one must come within so many seconds.
+    pub within_s: f64,
+}
+
+/// Why a heartbeat was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    /// No check has the name, or none that an endpoint is under.
+    NoSuchCheck,
+    /// The check makes its own probes.
+    NotPush,
+    /// The endpoint is not under the check.
+    NoSuchEndpoint,
+}
 
 /// What the admin interface can ask of the server.
 pub trait Operations: Send + Sync + 'static {
@@ -27,6 +54,12 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The newest changes of a region's endpoints, or of one of them; `None` when there is no such region or endpoint.
     fn history(&self, region: &str, endpoint: Option<&str>) -> Option<status::History>;
+
+    /// Takes in the heartbeat of an endpoint under a check of type `push`, and whether it says that it is up.
+    ///
+    /// # Errors
+    /// Nobody waits for it.
+    fn heartbeat(&self, check: &str, endpoint: &str, up: bool) -> Result<Heard, Unheard>;
 
     /// Why a client gets its answer. May read location files: not for an async task's own thread.
     fn explain(&self, request: &Request) -> Explanation;

@@ -108,6 +108,9 @@ pub struct EndpointStatus {
     pub endpoint: String,
     /// The check; `None`: not probed, counts as up.
     pub check: Option<String>,
+    /// The checks that it follows from, where it is calculated; each of them is an element of its own, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<String>,
     /// `up`, `down`, or `held`: held down, since it changed too often. By the checks, whatever an operator decided.
     pub state: String,
     /// Its own override, if an operator set one: `drain`, `down` or `up`.
@@ -140,6 +143,12 @@ pub struct EndpointStatus {
     /// Its newest changes, oldest first: ten of them here, fifty in `/api/v1/history`.
     #[serde(default)]
     pub history: Vec<Transition>,
+    /// When the certificate that it showed last runs out, Unix time in seconds.
+    #[serde(default)]
+    pub certificate_expires: Option<i64>,
+    /// What is not wrong yet and will be, in words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A hold-down.

@@ -1,6 +1,6 @@
 //! `isochrone probe`: every check once, now, from here.
 
-use std::{collections::HashSet, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::SystemTime};
 
 use clap::Args;
 use serde::Serialize;
@@ -11,8 +11,9 @@ use super::{
     terminal::{Palette, Tone, print},
 };
 use crate::{
-    health::{NetProbe, ProbeError, ProbeResult, probe_once},
-    server::World,
+    config::model::RegionId,
+    health::{NetProbe, ProbeError, ProbeResult, calculated::result_of, measured::certificate_warning, probe_once},
+    server::{World, endpoints},
 };
 
 /// Run each check once and tell what came of it; exit status 1 when one fails
@@ -39,6 +40,12 @@ struct Row {
     total_ms: Option<f64>,
     status: Option<u16>,
     error: Option<String>,
+    /// From the request to the first byte of the answer.
+    first_byte_ms: Option<f64>,
+    /// Unix time in seconds.
+    certificate_expires: Option<i64>,
+    /// What is not wrong yet and will be.
+    warning: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,6 +57,8 @@ enum Verdict {
     Unknown,
     /// No check: counts as up.
     Unchecked,
+    /// A running server waits for its heartbeats: nothing to probe.
+    Push,
 }
 
 impl Verdict {
@@ -59,6 +68,7 @@ impl Verdict {
             Verdict::Down => ("down", Tone::Bad),
             Verdict::Unknown => ("unknown", Tone::Warn),
             Verdict::Unchecked => ("unchecked", Tone::Dim),
+            Verdict::Push => ("push", Tone::Dim),
         }
     }
 
@@ -87,30 +97,30 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     Ok(if has_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// Each region's endpoints with their checks, once each, regions in file order.
+/// Each region's endpoints with their checks, once each, regions in file order; parts of calculated checks are rows, too.
 fn rows(world: &World, results: &[ProbeResult]) -> Vec<Row> {
-    let mut pools: Vec<_> = world.plan.pools.iter().collect();
-    pools.sort_by_key(|pool| pool.region); // stable: otherwise as in the file
-    let mut seen = HashSet::new();
     let mut rows = Vec::new();
-    for pool in pools {
-        let check = pool.check.as_ref().map(|check| check.name.clone());
-        for member in &pool.members {
-            if !seen.insert((pool.region, member.endpoint.clone(), check.clone())) {
-                continue;
-            }
-            let result = member.target.map(|target| &results[world.targets().ids()[target].index()]);
+    for (n, region) in world.config.regions.iter().enumerate() {
+        for row in endpoints::rows(world, RegionId(n as u8)) {
+            let result = row.source.as_ref().map(|source| result_of(source, results));
+            let result = result.as_ref();
             let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+            let verdict = verdict(result);
+            let error = result.and_then(|result| result.outcome.as_ref().err()).filter(|_| verdict != Verdict::Push);
+            let certificate_expires = result.and_then(|result| result.certificate_expires_s);
             rows.push(Row {
-                region: world.config.regions[pool.region.index()].name.clone(),
-                endpoint: member.endpoint.to_string(),
-                check: check.clone(),
-                verdict: verdict(result),
+                region: region.name.clone(),
+                endpoint: row.endpoint.to_string(),
+                check: row.check.clone(),
+                verdict,
                 connect_ms: result.and_then(|result| result.connect).map(ms),
                 tls_ms: result.and_then(|result| result.tls).map(ms),
-                total_ms: result.map(|result| ms(result.total)),
+                total_ms: result.filter(|_| verdict != Verdict::Push).map(|result| ms(result.total)),
                 status: result.and_then(|result| result.status),
-                error: result.and_then(|result| result.outcome.as_ref().err()).map(ProbeError::to_string),
+                error: error.map(ProbeError::to_string),
+                first_byte_ms: result.and_then(|result| result.first_byte).map(ms),
+                certificate_expires,
+                warning: certificate_expires.and_then(|at| certificate_warning(at, SystemTime::now())),
             });
         }
     }
@@ -121,6 +131,7 @@ fn verdict(result: Option<&ProbeResult>) -> Verdict {
     match result.map(|result| &result.outcome) {
         None => Verdict::Unchecked,
         Some(Ok(())) => Verdict::Up,
+        Some(Err(ProbeError::NotProbed)) => Verdict::Push,
         Some(Err(error)) if error.is_inconclusive() => Verdict::Unknown,
         Some(Err(_)) => Verdict::Down,
     }
@@ -148,10 +159,16 @@ fn shown(rows: &[Row], palette: Palette) -> String {
             Cell::new(word, tone),
             Cell::ms(row.connect_ms),
             Cell::ms(row.total_ms),
-            row.error.as_deref().unwrap_or_default().into(),
+            told(row).as_str().into(),
         ]);
     }
     table.render(palette)
+}
+
+/// What is wrong, or will be.
+fn told(row: &Row) -> String {
+    let warning = row.warning.as_ref().map(|warning| format!("warning: {warning}"));
+    row.error.iter().cloned().chain(warning).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -169,6 +186,9 @@ mod tests {
             total_ms: connect_ms.map(|ms| ms * 2.0),
             status: connect_ms.map(|_| 200),
             error: error.map(Into::into),
+            first_byte_ms: None,
+            certificate_expires: None,
+            warning: None,
         }
     }
 
@@ -179,6 +199,11 @@ mod tests {
             row("europe", Verdict::Down, None, Some("connection refused")),
             row("ap", Verdict::Unknown, None, Some("this host could not probe")),
             row("sa", Verdict::Unchecked, None, None),
+            row("af", Verdict::Push, None, None),
+            Row {
+                warning: Some("the certificate expires in 2 days".into()),
+                ..row("oc", Verdict::Up, Some(1.0), None)
+            },
         ];
         insta::assert_snapshot!(shown(&rows, Palette::none()), @r"
         REGION  ENDPOINT    CHECK  VERDICT    CONNECT MS  TOTAL MS  ERROR
@@ -186,8 +211,10 @@ mod tests {
         europe  192.0.2.10  web    down                -         -  connection refused
         ap      192.0.2.10  web    unknown             -         -  this host could not probe
         sa      192.0.2.10  -      unchecked           -         -
+        af      192.0.2.10  web    push                -         -
+        oc      192.0.2.10  web    up                1.0       2.0  warning: the certificate expires in 2 days
         ");
-        assert_eq!(rows.map(|row| row.verdict.is_failure()), [false, true, true, false]);
+        assert_eq!(rows.map(|row| row.verdict.is_failure()), [false, true, true, false, false, false]);
     }
 
     #[test]
@@ -197,7 +224,8 @@ mod tests {
         assert_eq!(
             json,
             "{\"region\":\"us\",\"endpoint\":\"192.0.2.10\",\"check\":\"web\",\"verdict\":\"down\",\"connect_ms\":1.5,\
-             \"tls_ms\":null,\"total_ms\":3.0,\"status\":200,\"error\":\"status 500 is not expected\"}"
+             \"tls_ms\":null,\"total_ms\":3.0,\"status\":200,\"error\":\"status 500 is not expected\",\
+             \"first_byte_ms\":null,\"certificate_expires\":null,\"warning\":null}"
         );
     }
 }

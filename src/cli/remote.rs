@@ -100,7 +100,7 @@ impl Remote {
         // Plain HTTP must work on a host without CA certificates, too.
         let config = if url.0.scheme() == "https" { tls.verified()? } else { tls.unverified() };
         let client = Client::builder()
-            .tls_backend_preconfigured(config)
+            .tls_backend_preconfigured((*config).clone())
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_WITHIN)

@@ -179,7 +179,7 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
                 state(endpoint, now_s),
                 Cell::optional(endpoint.since.map(|since| span(now_s.saturating_sub(since)))),
                 Cell::ms(endpoint.connect_ms),
-                trouble(endpoint).into(),
+                trouble(endpoint).as_str().into(),
             ]);
         }
     }
@@ -194,13 +194,13 @@ fn usable(region: &RegionStatus) -> Cell {
     }
 }
 
-/// Why it is held down, or the newest failure, as long as it still counts.
-fn trouble(endpoint: &EndpointStatus) -> &str {
-    if let Some(held) = &endpoint.held {
-        return &held.reason;
-    }
+/// Why it is held down, or the newest failure, as long as it still counts; and what is not wrong yet.
+fn trouble(endpoint: &EndpointStatus) -> String {
     let counts = endpoint.in_doubt || endpoint.state != "up";
-    endpoint.last_error.as_deref().filter(|_| counts).unwrap_or_default()
+    let failure = endpoint.last_error.clone().filter(|_| counts);
+    let error = endpoint.held.as_ref().map(|held| held.reason.clone()).or(failure);
+    let warnings = endpoint.warnings.iter().map(|warning| format!("warning: {warning}"));
+    error.into_iter().chain(warnings).collect::<Vec<_>>().join("; ")
 }
 
 fn state(endpoint: &EndpointStatus, now_s: u64) -> Cell {
@@ -234,6 +234,7 @@ mod tests {
         EndpointStatus {
             endpoint: name.into(),
             check: Some("web".into()),
+            checks: Vec::new(),
             state: state.into(),
             forced: None,
             decided,
@@ -248,6 +249,8 @@ mod tests {
             probes_ok: 1,
             probes_failed: 0,
             history: Vec::new(),
+            certificate_expires: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -288,7 +291,10 @@ mod tests {
                     "us",
                     true,
                     vec![
-                        endpoint("192.0.2.10", "up", true, false),
+                        EndpointStatus {
+                            warnings: vec!["the certificate expires in 5 days".into()],
+                            ..endpoint("192.0.2.10", "up", true, false)
+                        },
                         endpoint("192.0.2.11", "up", true, true),
                         EndpointStatus { forced: Some("down".into()), ..endpoint("192.0.2.12", "up", true, false) },
                     ],
@@ -351,7 +357,7 @@ mod tests {
                   x.example. (serial 8, 0 routes)
 
         REGION  USABLE              ENDPOINT          CHECK  STATE               FOR  CONNECT MS  ERROR
-        us      yes                 192.0.2.10        web    up                6 min        12.3
+        us      yes                 192.0.2.10        web    up                6 min        12.3  warning: the certificate expires in 5 days
                                     192.0.2.11        web    up (in doubt)     6 min        12.3  connection refused
                                     192.0.2.12        web    up (forced down)  6 min        12.3
         eu      no                  2001:db8::10      web    down              6 min        12.3  connection refused

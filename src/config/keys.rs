@@ -189,17 +189,24 @@ pub static LATENCY: Schema = Schema {
 pub static CHECK: Schema = Schema {
     title: "[checks.NAME]",
     keys: &[
-        key("type", F::Choice(&["http", "https", "tcp"]), D::Required),
-        key("port", F::Integer(1, 65_535), D::Said("80 for http, 443 for https; required for tcp")),
+        key("type", F::Choice(&CHECK_TYPES), D::Required),
+        key("port", F::Integer(1, 65_535), D::Said("80 for http, 443 for https and for grpc with tls; else required")),
         key("path", F::Text(2048), D::Text("/")),
         key("host", F::Word("host name or address"), D::Said("the endpoint")),
+        key("method", F::Choice(&["GET", "HEAD", "POST", "OPTIONS"]), D::Text("GET")),
+        key("headers", F::Table("name = value"), D::Table),
+        key("http-version", F::Choice(&["auto", "1.1", "2"]), D::Text("auto")),
         key("expect-status", F::Texts(100, "status"), D::Texts(&["2xx", "3xx"])),
         key("expect-body", F::Text(5120), D::Text("")),
+        key("tls", F::Flag, D::Flag(false)),
         key("verify-tls", F::Flag, D::Flag(true)),
+        key("service", F::Text(1024), D::Text("")),
+        key("checks", F::Texts(100, "name of a check"), D::Said("required for all-of, any-of and at-least")),
+        key("count", F::Integer(1, 100), D::Said("required for at-least")),
         key("interval", F::Duration(100, 86_400_000), D::Duration(10_000)),
         key("fast-interval", F::Duration(50, 86_400_000), D::Said("1s, or the interval if that is less")),
         key("timeout", F::Duration(10, 60_000), D::Said("4s, or half the interval if that is less")),
-        key("fall", F::Integer(1, 100), D::Integer(3)),
+        key("fall", F::Integer(1, 100), D::Said("3; 1 for push")),
         key("rise", F::Integer(1, 100), D::Integer(2)),
         key("flap-changes", F::Integer(0, 50), D::Integer(8)),
         key("flap-window", F::Duration(1_000, 86_400_000), D::Duration(600_000)),
@@ -210,10 +217,39 @@ pub static CHECK: Schema = Schema {
     later_sections: &[],
 };
 
-/// Keys of a check that only `http` and `https` have.
-pub const HTTP_KEYS: [&str; 5] = ["path", "host", "expect-status", "expect-body", "verify-tls"];
-/// Types of checks that this version does not know how to run.
-pub const LATER_CHECKS: [&str; 5] = ["grpc", "push", "all-of", "any-of", "at-least"];
+/// What `type` of a check may be.
+pub const CHECK_TYPES: [&str; 8] = ["http", "https", "tcp", "grpc", "push", "all-of", "any-of", "at-least"];
+
+const HTTP: &[&str] = &["http", "https"];
+const ASKING: &[&str] = &["http", "https", "grpc"];
+const PROBED: &[&str] = &["http", "https", "tcp", "grpc"];
+const REPORTED: &[&str] = &["http", "https", "tcp", "grpc", "push"];
+
+/// Every key of a check but `type`, and the types that it means something to.
+pub const CHECK_KEYS: [(&str, &[&str]); 22] = [
+    ("port", PROBED),
+    ("path", HTTP),
+    ("host", ASKING),
+    ("method", HTTP),
+    ("headers", HTTP),
+    ("http-version", HTTP),
+    ("expect-status", HTTP),
+    ("expect-body", HTTP),
+    ("tls", &["grpc"]),
+    ("verify-tls", ASKING),
+    ("service", &["grpc"]),
+    ("checks", &["all-of", "any-of", "at-least"]),
+    ("count", &["at-least"]),
+    ("interval", REPORTED),
+    ("fast-interval", PROBED),
+    ("timeout", PROBED),
+    ("fall", REPORTED),
+    ("rise", REPORTED),
+    ("flap-changes", REPORTED),
+    ("flap-window", REPORTED),
+    ("hold-down", REPORTED),
+    ("hold-down-max", REPORTED),
+];
 
 /// `[regions.NAME]`
 pub static REGION: Schema = Schema {
@@ -395,6 +431,15 @@ mod tests {
                 assert!(key.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", key.name);
                 assert!(schema.keys[..at].iter().all(|other| other.name != key.name), "{}", key.name);
             }
+        }
+    }
+
+    #[test]
+    fn every_key_of_a_check_says_for_which_types_it_is() {
+        let said: Vec<&str> = std::iter::once("type").chain(CHECK_KEYS.iter().map(|(key, _)| *key)).collect();
+        assert_eq!(said, CHECK.keys.iter().map(|key| key.name).collect::<Vec<_>>());
+        for (key, types) in CHECK_KEYS {
+            assert!(types.iter().all(|kind| CHECK_TYPES.contains(kind)), "{key}");
         }
     }
 }

@@ -24,8 +24,10 @@ use self::{
 };
 use super::{
     history::{Change, Standing},
+    measured::Measurements,
     memory::{self, Memory},
     probe::{ProbeError, ProbeResult},
+    push::{self, Heartbeats},
     target::{Target, TargetId, TargetKey, Targets},
     verdict::{Pace, State},
 };
@@ -166,6 +168,10 @@ pub struct Board {
     generation: watch::Sender<u64>,
     first_round: watch::Sender<bool>,
     panics: AtomicU64,
+    /// Of the targets that report by themselves.
+    pub(super) heartbeats: Heartbeats,
+    /// What no verdict depends on.
+    pub measurements: Measurements,
 }
 
 #[derive(Debug)]
@@ -205,6 +211,8 @@ impl Default for Board {
             generation: watch::Sender::new(0),
             first_round: watch::Sender::new(false),
             panics: AtomicU64::new(0),
+            heartbeats: Heartbeats::default(),
+            measurements: Measurements::default(),
         }
     }
 }
@@ -234,9 +242,11 @@ impl Board {
         let placed = |target| adopted(target).placed(targets.region(target.endpoint()));
         let entries: Vec<Entry> = targets.list().iter().map(placed).collect();
         inner.by_key = entries.iter().enumerate().map(|(at, e)| (e.target.key.clone(), at)).collect();
-        inner.undecided = entries.iter().filter(|e| !e.verdict.is_decided()).count();
+        inner.undecided = entries.iter().filter(|e| e.is_awaited()).count();
         inner.next_release = entries.iter().filter_map(|e| e.damping.hold()).map(|hold| hold.until).min();
         inner.entries = entries;
+        self.heartbeats.keep(targets);
+        self.measurements.keep(targets);
         inner.epoch += 1;
         let epoch = inner.epoch;
         let Inner { doubter, entries, .. } = &mut *inner;
@@ -271,10 +281,11 @@ impl Board {
     pub fn record(&self, target: &Target, result: ProbeResult, now: Instant, wall: SystemTime) -> Option<Pace> {
         let mut inner = self.lock();
         let at = *inner.by_key.get(&target.key)?;
+        self.measurements.take(&inner.entries[at].target, &result, wall);
         let age = inner.age(now);
         let Inner { entries, doubter, .. } = &mut *inner;
         let entry = &mut entries[at];
-        let (told, was_decided, was_clear) = (entry.told(), entry.verdict.is_decided(), entry.is_clear());
+        let (told, was_awaited, was_clear) = (entry.told(), entry.is_awaited(), entry.is_clear());
         let is_released = entry.release(age, wall);
         let fell = entry.take(result, doubter.is_on(), age, wall);
         doubter.note_clear(entry.region, was_clear, entry.is_clear());
@@ -282,10 +293,10 @@ impl Board {
         let entry = &mut entries[at];
         let is_news = entry.settle(age, wall) | is_released;
         let is_changed = (told != entry.told()) | entry.baseline_moved(age);
-        let (pace, decides) = (entry.verdict.pace(), !was_decided);
+        let pace = entry.verdict.pace();
         let release = entry.damping.hold().map(|hold| hold.until);
         inner.next_release = inner.next_release.into_iter().chain(release).min();
-        inner.undecided -= usize::from(decides);
+        inner.undecided -= usize::from(was_awaited);
         inner.told += u64::from(is_news || is_turn);
         let touched = match (is_turn, is_changed) {
             (true, _) => Touched::All,
@@ -294,6 +305,15 @@ impl Board {
         };
         self.after_change(&mut inner, touched);
         Some(pace)
+    }
+
+    /// Takes in the heartbeat of a target that reports by itself, and whether it says that it is up. What it counts as after that;
+    /// `None` for a target that is not on the board.
+    pub fn heartbeat(&self, target: &Target, up: bool, now: Instant, wall: SystemTime) -> Option<State> {
+        self.heartbeats.note(&target.key, now);
+        self.record(target, push::heartbeat(up), now, wall)?;
+        let inner = self.lock();
+        inner.by_key.get(&target.key).map(|&at| inner.entries[at].state())
     }
 
     /// To be called about every second: ends hold-downs, and self-doubt that has lasted too long.
@@ -370,7 +390,7 @@ impl Board {
         self.generation.subscribe()
     }
 
-    /// True once every target of some list has had a result; it stays true.
+    /// True once every target of some list that is probed has had a result; it stays true.
     pub fn is_first_round_done(&self) -> bool {
         *self.first_round.borrow()
     }

@@ -1,6 +1,6 @@
 //! What is probed, and how.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use super::damping;
 
@@ -35,6 +35,22 @@ pub enum CheckKind {
     },
     /// An HTTP or HTTPS request is answered as expected.
     Http(HttpCheck),
+    /// A gRPC server says of itself that it serves.
+    Grpc(GrpcCheck),
+    /// Nothing is probed: the endpoint reports by itself, and must do so once in an interval.
+    Push {
+        /// The check's name again: heartbeats of two checks are two signals, however alike the checks are.
+        name: String,
+    },
+    /// Nothing is probed: the verdict follows from those of other checks of the same endpoint.
+    Calculated(Calculation),
+}
+
+impl CheckKind {
+    /// True when probes are made for it.
+    pub fn is_probed(&self) -> bool {
+        !matches!(self, CheckKind::Push { .. } | CheckKind::Calculated(_))
+    }
 }
 
 /// An HTTP or HTTPS request and what its answer must look like. Redirects are not followed.
@@ -50,10 +66,81 @@ pub struct HttpCheck {
     pub path: String,
     /// Host header and server name; `None`: the endpoint itself.
     pub host: Option<String>,
+    /// What is asked for with the path.
+    pub method: Method,
+    /// Further headers of the request: names in lower case, values as they are sent.
+    pub headers: Vec<(String, String)>,
+    /// Which versions of HTTP may be spoken.
+    pub version: HttpVersion,
     /// Statuses that count as success.
     pub expect_status: StatusSet,
     /// Must occur in the first 5,120 bytes of the body; empty: anything goes.
     pub expect_body: String,
+}
+
+/// The method of a request. None of them sends a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Method {
+    /// GET.
+    #[default]
+    Get,
+    /// HEAD: the answer has no body.
+    Head,
+    /// POST.
+    Post,
+    /// OPTIONS.
+    Options,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Method; 4] = [Method::Get, Method::Head, Method::Post, Method::Options];
+
+    /// As it stands in the request.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Options => "OPTIONS",
+        }
+    }
+}
+
+/// Which versions of HTTP a probe may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HttpVersion {
+    /// With TLS what the server picks of HTTP/2 and HTTP/1.1 (ALPN); without TLS HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone: with TLS the server must pick it, without TLS it is spoken at once (RFC 9113 §3.3).
+    Http2,
+}
+
+/// A call of `grpc.health.v1.Health/Check`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GrpcCheck {
+    /// HTTP/2 over TLS; otherwise HTTP/2 is spoken at once.
+    pub tls: bool,
+    /// With `tls`: the certificate must be valid for the host.
+    pub verify_tls: bool,
+    /// Port to connect to.
+    pub port: u16,
+    /// Authority and server name; `None`: the endpoint itself.
+    pub host: Option<String>,
+    /// The service to ask for; empty: the server as a whole.
+    pub service: String,
+}
+
+/// A verdict calculated from those of other checks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Calculation {
+    /// How many of `checks` must be up, 1 up to all of them.
+    pub needed: usize,
+    /// The checks; never empty, and none of them contains the calculation itself.
+    pub checks: Vec<Arc<Check>>,
 }
 
 /// A set of HTTP statuses, 100 to 599, as written: `"2xx"`, `"204"`.

@@ -21,6 +21,7 @@ use super::{
     board::Board,
     check::Endpoint,
     probe::{Probe, ProbeError, ProbeResult},
+    push,
     target::{Target, TargetKey, Targets},
     verdict::Pace,
 };
@@ -97,6 +98,7 @@ impl Prober {
 }
 
 /// Probes every target once, as many at a time as the bounds allow (see [`Prober::start`]); results by [`super::TargetId`].
+/// Targets that report by themselves are [`ProbeError::NotProbed`].
 pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>, open_max: usize) -> Vec<ProbeResult> {
     let places = Arc::new(Places::new(open_max));
     let probes: Vec<_> = targets
@@ -104,13 +106,17 @@ pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>, open_max: usiz
         .iter()
         .map(|target| {
             let (target, probe, places) = (target.clone(), probe.clone(), places.clone());
-            tokio::spawn(async move { run_probe(&target, &*probe, &places).await })
+            tokio::spawn(async move {
+                match target.check().kind.is_probed() {
+                    true => run_probe(&target, &*probe, &places).await.1,
+                    false => ProbeResult::failed(ProbeError::NotProbed, Duration::ZERO),
+                }
+            })
         })
         .collect();
     let mut results = Vec::with_capacity(probes.len());
     for probe in probes {
-        let result = probe.await.map(|(_, result)| result);
-        results.push(result.unwrap_or_else(|_| ProbeResult::failed(ProbeError::Panicked, Duration::ZERO)));
+        results.push(probe.await.unwrap_or_else(|_| ProbeResult::failed(ProbeError::Panicked, Duration::ZERO)));
     }
     results
 }
@@ -242,7 +248,10 @@ fn spawn(
     let (shared, target) = (shared.clone(), target.clone());
     let task = tasks.spawn(async move {
         sleep(pause).await;
-        probe_for_ever(target, shared).await;
+        match target.check().kind.is_probed() {
+            true => probe_for_ever(target, shared).await,
+            false => listen_for_ever(target, shared).await,
+        }
     });
     Running { task, panics_in_row, started: Instant::now() + pause }
 }
@@ -280,6 +289,31 @@ async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
         due = match pace {
             Pace::Fast => ended + check.fast_interval,
             Pace::Regular => turns.next(started, ended),
+        };
+    }
+}
+
+/// Waits for the heartbeats of one target, each of which the board takes in by itself: an interval without one is a failure.
+/// Ends when the target has left the board.
+async fn listen_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
+    let interval = target.check().interval;
+    let mut due = Instant::now() + interval;
+    loop {
+        sleep_until(due).await;
+        if shared.board.pace(&target).is_none() {
+            return;
+        }
+        let now = Instant::now();
+        let heard = shared.board.heartbeats.heard(&target.key).map(Instant::from_std);
+        due = match heard.map(|heard| heard + interval).filter(|next| *next > now) {
+            Some(next) => next,
+            None => {
+                // Whoever stood still cannot have heard anything.
+                if now - due <= STALL_MIN {
+                    shared.board.record(&target, push::silence(interval), now.into_std(), SystemTime::now());
+                }
+                now + interval
+            }
         };
     }
 }

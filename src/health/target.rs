@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    check::{Check, Endpoint},
+    check::{Calculation, Check, CheckKind, Endpoint},
     verdict::Rules,
 };
 
@@ -57,39 +57,66 @@ impl Target {
 #[derive(Debug, Clone, Default)]
 pub struct Targets {
     list: Arc<[Arc<Target>]>,
-    ids: Arc<[TargetId]>,
+    sources: Arc<[Source]>,
     pairs: Arc<[Vec<usize>]>,
     regions: Arc<HashMap<Endpoint, u16>>,
+    /// Targets that report by themselves, by their check's name and their endpoint.
+    reporting: Arc<HashMap<(String, Endpoint), TargetId>>,
+}
+
+/// Where the verdict on an endpoint under a check comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A target's own.
+    Target(TargetId),
+    /// Calculated from those of parts.
+    Calculated(Arc<Calculated>),
+}
+
+/// An endpoint under a calculated check.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Calculated {
+    /// The endpoint and the check itself. Not on the list: nothing probes it.
+    pub target: Arc<Target>,
+    /// How many of `parts` must be up.
+    pub needed: usize,
+    /// What it follows from, and the names of those checks; never empty.
+    pub parts: Vec<(String, Source)>,
+}
+
+impl Source {
+    /// The targets that it comes from; one may come more than once.
+    fn each_target(&self, each: &mut dyn FnMut(TargetId)) {
+        match self {
+            Source::Target(id) => each(*id),
+            Source::Calculated(of) => of.parts.iter().for_each(|(_, part)| part.each_target(each)),
+        }
+    }
 }
 
 impl Targets {
-    /// Folds identical pairs into one target. [`Targets::ids`] then tells which target each pair became.
+    /// Folds identical pairs into one target, and takes calculated checks apart. [`Targets::sources`] then tells where the
+    /// verdict on each pair comes from.
     pub fn new(pairs: Vec<(Endpoint, Arc<Check>)>) -> Self {
-        let mut seen: HashMap<TargetKey, usize> = HashMap::with_capacity(pairs.len());
-        let mut nameless: HashMap<Arc<Check>, Arc<Check>> = HashMap::new();
-        let mut list: Vec<Target> = Vec::new();
-        let mut ids = Vec::with_capacity(pairs.len());
-        for (endpoint, check) in pairs {
-            let bare = nameless
-                .entry(check.clone())
-                .or_insert_with(|| Arc::new(Check { name: String::new(), ..Check::clone(&check) }))
-                .clone();
-            let key = TargetKey { endpoint, check: bare };
-            let at = *seen.entry(key.clone()).or_insert_with(|| {
-                list.push(Target { key, check_names: Vec::new() });
-                list.len() - 1
-            });
-            if !list[at].check_names.contains(&check.name) {
-                list[at].check_names.push(check.name.clone());
-            }
-            ids.push(TargetId(u32::try_from(at).expect("a configuration holds far fewer than 2^32 targets")));
-        }
+        let mut gathering = Gathering::default();
+        let sources: Arc<[Source]> =
+            pairs.into_iter().map(|(endpoint, check)| gathering.follow(endpoint, &check)).collect();
+        let Gathering { list, reporting, .. } = gathering;
         let mut pairs = vec![Vec::new(); list.len()];
-        for (pair, id) in ids.iter().enumerate() {
-            pairs[id.index()].push(pair);
+        for (pair, source) in sources.iter().enumerate() {
+            source.each_target(&mut |id| {
+                if pairs[id.index()].last() != Some(&pair) {
+                    pairs[id.index()].push(pair);
+                }
+            });
         }
-        let list = list.into_iter().map(Arc::new).collect();
-        Targets { list, ids: ids.into(), pairs: pairs.into(), regions: Arc::default() }
+        Targets {
+            list: list.into_iter().map(Arc::new).collect(),
+            sources,
+            pairs: pairs.into(),
+            reporting: Arc::new(reporting),
+            regions: Arc::default(),
+        }
     }
 
     /// The same, with the number of the region that each endpoint stands in: what stands in different regions fails
@@ -104,19 +131,67 @@ impl Targets {
         self.regions.get(endpoint).copied().unwrap_or(0)
     }
 
-    /// The targets, indexed by [`TargetId`].
+    /// The targets, indexed by [`TargetId`]: all that is probed, and all that report by themselves.
     pub fn list(&self) -> &[Arc<Target>] {
         &self.list
     }
 
-    /// For each pair given to [`Targets::new`], in its order, the target it became.
-    pub fn ids(&self) -> &[TargetId] {
-        &self.ids
+    /// For each pair given to [`Targets::new`], in its order, where its verdict comes from.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
-    /// The other way round: which of the pairs given to [`Targets::new`] became this target.
+    /// The other way round: the pairs given to [`Targets::new`] whose verdict this target has a part in, in their order.
     pub fn pairs(&self, id: TargetId) -> &[usize] {
         &self.pairs[id.index()]
+    }
+
+    /// The target that reports by itself under a check of type `push`.
+    pub fn reporting(&self, check: &str, endpoint: &Endpoint) -> Option<&Arc<Target>> {
+        self.reporting.get(&(check.to_owned(), endpoint.clone())).map(|id| &self.list[id.index()])
+    }
+
+    /// True when a check of type `push` has this name and some endpoint.
+    pub fn reports(&self, check: &str) -> bool {
+        self.reporting.keys().any(|(name, _)| name == check)
+    }
+}
+
+/// Targets while they are gathered.
+#[derive(Default)]
+struct Gathering {
+    seen: HashMap<TargetKey, usize>,
+    nameless: HashMap<Arc<Check>, Arc<Check>>,
+    list: Vec<Target>,
+    reporting: HashMap<(String, Endpoint), TargetId>,
+}
+
+impl Gathering {
+    fn follow(&mut self, endpoint: Endpoint, check: &Arc<Check>) -> Source {
+        let bare = self
+            .nameless
+            .entry(check.clone())
+            .or_insert_with(|| Arc::new(Check { name: String::new(), ..Check::clone(check) }))
+            .clone();
+        if let CheckKind::Calculated(Calculation { needed, checks }) = &check.kind {
+            let parts = checks.iter().map(|part| (part.name.clone(), self.follow(endpoint.clone(), part))).collect();
+            let key = TargetKey { endpoint, check: bare };
+            let target = Arc::new(Target { key, check_names: vec![check.name.clone()] });
+            return Source::Calculated(Arc::new(Calculated { target, needed: *needed, parts }));
+        }
+        let key = TargetKey { endpoint: endpoint.clone(), check: bare };
+        let at = *self.seen.entry(key.clone()).or_insert_with(|| {
+            self.list.push(Target { key, check_names: Vec::new() });
+            self.list.len() - 1
+        });
+        if !self.list[at].check_names.contains(&check.name) {
+            self.list[at].check_names.push(check.name.clone());
+        }
+        let id = TargetId(u32::try_from(at).expect("a configuration holds far fewer than 2^32 targets"));
+        if let CheckKind::Push { name } = &check.kind {
+            self.reporting.insert((name.clone(), endpoint), id);
+        }
+        Source::Target(id)
     }
 }
 
@@ -137,9 +212,44 @@ mod tests {
             (address("192.0.2.1"), slower),
             (address("192.0.2.1"), web),
         ]);
-        assert_eq!(targets.ids(), [0, 1, 0, 2, 0].map(TargetId));
+        assert_eq!(targets.sources(), [0, 1, 0, 2, 0].map(|id| Source::Target(TargetId(id))));
         assert_eq!(targets.list().len(), 3);
         assert_eq!([0, 1, 2].map(|id| targets.pairs(TargetId(id))), [&[0, 2, 4][..], &[1], &[3]]);
         assert_eq!(targets.list()[0].check_names, ["web", "other"]);
+    }
+    #[test]
+    fn a_calculated_check_is_taken_apart_and_its_parts_are_shared_with_who_names_them_directly() {
+        let part = |name: &str, port| Arc::new(Check { name: name.into(), ..tcp_check(port) });
+        let of = |name: &str, needed, checks| {
+            let kind = CheckKind::Calculated(Calculation { needed, checks });
+            Arc::new(Check { name: name.into(), kind, ..tcp_check(0) })
+        };
+        let inner = of("inner", 1, vec![part("a", 1), part("b", 2)]);
+        let outer = of("outer", 2, vec![inner.clone(), part("c", 3)]);
+        let here = || address("192.0.2.1");
+        let targets = Targets::new(vec![(here(), part("b", 2)), (here(), outer), (here(), inner)]);
+        let names: Vec<&str> = targets.list().iter().map(|target| target.check_names[0].as_str()).collect();
+        assert_eq!(names, ["b", "a", "c"]);
+        let [Source::Target(TargetId(0)), Source::Calculated(outer), Source::Calculated(inner)] = targets.sources()
+        else {
+            panic!("{:?}", targets.sources());
+        };
+        assert_eq!((outer.needed, outer.parts[0].0.as_str(), outer.parts[1].0.as_str()), (2, "inner", "c"));
+        assert_eq!(outer.parts[0].1, Source::Calculated(inner.clone()));
+        let parts = inner.parts.iter().map(|(_, part)| part.clone());
+        assert_eq!(parts.collect::<Vec<_>>(), [1, 0].map(|id| Source::Target(TargetId(id))));
+        assert_eq!([0, 1, 2].map(|id| targets.pairs(TargetId(id))), [&[0, 1, 2][..], &[1, 2], &[1]]);
+    }
+
+    #[test]
+    fn heartbeats_of_two_checks_are_two_signals_however_alike_the_checks_are() {
+        let push = |name: &str| {
+            Arc::new(Check { name: name.into(), kind: CheckKind::Push { name: name.into() }, ..tcp_check(0) })
+        };
+        let here = || address("192.0.2.1");
+        let targets = Targets::new(vec![(here(), push("app")), (here(), push("cron")), (here(), push("app"))]);
+        assert_eq!(targets.list().len(), 2);
+        assert_eq!(targets.reporting("cron", &here()), Some(&targets.list()[1]));
+        assert_eq!(targets.reporting("cron", &address("192.0.2.2")), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Check, CheckKind, Endpoint, HttpCheck, ProbeError, ProbeResult, StatusSet, damping};
+use super::{Check, CheckKind, Endpoint, HttpCheck, HttpVersion, Method, ProbeError, ProbeResult, StatusSet, damping};
 
 /// An address endpoint.
 pub fn address(text: &str) -> Endpoint {
@@ -32,6 +32,9 @@ pub fn http_check(at: SocketAddr) -> Check {
             port: at.port(),
             path: "/".into(),
             host: None,
+            method: Method::Get,
+            headers: Vec::new(),
+            version: HttpVersion::Auto,
             expect_status: StatusSet(vec![(200, 299), (300, 399)]),
             expect_body: String::new(),
         }),
@@ -43,14 +46,14 @@ pub fn http_check(at: SocketAddr) -> Check {
 pub fn http_part(check: &mut Check) -> &mut HttpCheck {
     match &mut check.kind {
         CheckKind::Http(http) => http,
-        CheckKind::Tcp { .. } => panic!("not an HTTP check"),
+        _ => panic!("not an HTTP check"),
     }
 }
 
 /// A successful TCP probe that connected in `connect_ms`.
 pub fn success(connect_ms: u64) -> ProbeResult {
     let connect = Duration::from_millis(connect_ms);
-    ProbeResult { outcome: Ok(()), connect: Some(connect), tls: None, total: connect, status: None }
+    ProbeResult { connect: Some(connect), total: connect, ..ProbeResult::default() }
 }
 
 /// A refused connection.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
-    health::{self, Board, Prober},
+    health::{self, Board, Opinion, Prober},
     routing::{RateLimiter, Snapshot, health::Followed, rate_limit::Network, signed::SignedAnswers},
     telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
@@ -85,6 +85,8 @@ struct Control {
 /// The board as the world's plan sees it, change by change.
 struct Health {
     view: Followed,
+    /// By target, for what is calculated from several of them.
+    opinions: Vec<Opinion>,
     /// The board's generation up to which changes were taken in.
     seen: u64,
 }
@@ -92,17 +94,23 @@ struct Health {
 impl Health {
     /// Nothing is known yet but what operators decided: the first changes are all that the board has.
     fn new(world: &World, overrides: &Overrides) -> Health {
-        Health { view: Followed::new(&world.plan, overrides.forces(&world.plan)), seen: 0 }
+        let opinions = vec![Opinion::UNKNOWN; world.targets().list().len()];
+        Health { view: Followed::new(&world.plan, overrides.forces(&world.plan)), opinions, seen: 0 }
     }
 
     /// Takes in what changed.
     fn take_in(&mut self, world: &World, changes: &health::Changes) {
         self.seen = changes.generation;
-        let of_pairs = changes.statuses.iter().flat_map(|(id, status)| {
-            let health = target_health(status);
-            world.targets().pairs(*id).iter().map(move |pair| (*pair, health))
-        });
-        self.view.update(&world.plan, of_pairs);
+        let targets = world.targets();
+        let mut pairs = Vec::new();
+        for (id, status) in &changes.statuses {
+            self.opinions[id.index()] = status.opinion();
+            pairs.extend_from_slice(targets.pairs(*id));
+        }
+        pairs.sort_unstable(); // several parts of one calculated check may have changed
+        pairs.dedup();
+        let opinion = |pair: usize| targets.sources()[pair].opinion(&|id| self.opinions[id.index()]);
+        self.view.update(&world.plan, pairs.into_iter().map(|pair| (pair, target_health(&opinion(pair)))));
     }
 }
 

@@ -1,22 +1,24 @@
 //! What the admin interface can ask: metrics, status, explanations, put together from all rooms.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    endpoints::{self, Row},
     live::{Live, Undecided},
-    overrides::{self, Decision, Override, Overrides, Target},
+    overrides::{self, Decision, Override, Overrides, Target as Overridden},
     world::{World, unix_s},
 };
 use crate::{
     admin::{
-        Operations,
+        Heard, Operations, Unheard,
         force::{Command, Forced, OverrideStatus, Reloaded},
         guard::Access,
         http::Refusal,
@@ -27,7 +29,10 @@ use crate::{
     },
     answer::explain::{Circumstances, Explanation, Request},
     config::model::RegionId,
-    health::{self, Board, TargetStatus, history},
+    health::{
+        self, Board, Endpoint, Source, Target, TargetStatus, history,
+        measured::{Histogram, Part, certificate_warning},
+    },
     routing::{Snapshot, force::Force, plan::Pool},
     telemetry::{TransportKind, metrics, metrics::Families},
     zone::ZoneContent,
@@ -107,6 +112,30 @@ impl Operations for Running {
         }
     }
 
+    fn heartbeat(&self, check: &str, endpoint: &str, up: bool) -> Result<Heard, Unheard> {
+        let world = self.live.world();
+        let wanted = match endpoint.parse() {
+            Ok(address) => Endpoint::Address(address),
+            Err(_) => Endpoint::Name(endpoint.trim_end_matches('.').to_ascii_lowercase()),
+        };
+        let known = |name: &str| world.config.checks.iter().any(|check| check.name == name);
+        let Some(target) = world.targets().reporting(check, &wanted) else {
+            return Err(match world.targets().reports(check) {
+                true => Unheard::NoSuchEndpoint,
+                false if known(check) => Unheard::NotPush,
+                false => Unheard::NoSuchCheck,
+            });
+        };
+        let state = self.live.board.heartbeat(target, up, Instant::now(), SystemTime::now());
+        let state = state.ok_or(Unheard::NoSuchEndpoint)?; // a reload is on its way
+        Ok(Heard {
+            check: check.to_string(),
+            endpoint: target.endpoint().to_string(),
+            state: if state == health::State::Up { "up" } else { "down" }.into(),
+            within_s: target.check().interval.as_secs_f64(),
+        })
+    }
+
     fn explain(&self, request: &Request) -> Explanation {
         let view = View::of(&self.live, 0);
         let trouble = |pool: &Pool| view.trouble(pool);
@@ -121,7 +150,7 @@ impl Operations for Running {
     fn force(&self, command: &Command) -> Result<Forced, Refusal> {
         let now_s = unix_s(SystemTime::now());
         let new = Override {
-            target: Target::new(&command.region, command.endpoint.as_deref()),
+            target: Overridden::new(&command.region, command.endpoint.as_deref()),
             state: decision(command.state),
             reason: command.reason.clone(),
             since: now_s,
@@ -197,12 +226,14 @@ struct View {
     /// Changes of each endpoint to look up.
     history_max: usize,
     overrides: Overrides,
+    at: SystemTime,
 }
 
 impl View {
     fn of(live: &Live, history_max: usize) -> View {
         let (world, snapshot, board) = live.at_one_moment();
-        View { world, snapshot, board, past: live.board.clone(), history_max, overrides: live.overrides() }
+        let (past, overrides) = (live.board.clone(), live.overrides());
+        View { world, snapshot, board, past, history_max, overrides, at: SystemTime::now() }
     }
 
     fn forced(&self, region: RegionId) -> Option<&Override> {
@@ -217,8 +248,8 @@ impl View {
         self.world.plan.pools.iter().enumerate().filter(move |(_, pool)| pool.region == region)
     }
 
-    fn status(&self, target: usize) -> &TargetStatus {
-        &self.board[self.world.targets().ids()[target]]
+    fn status(&self, target: usize) -> Cow<'_, TargetStatus> {
+        self.board.status(&self.world.targets().sources()[target])
     }
 
     /// A region counts as usable when every set of endpoints that stands for it on some route is healthy.
@@ -245,23 +276,48 @@ impl View {
     }
 
     fn endpoints(&self, region: RegionId) -> Vec<EndpointStatus> {
-        let mut seen = BTreeMap::new();
-        for (_, pool) in self.pools(region) {
-            for member in &pool.members {
-                let check = pool.check.as_ref().map(|check| check.name.clone());
-                let key = (member.endpoint.clone(), check.clone());
-                seen.entry(key).or_insert_with(|| {
-                    let status = member.target.map(|t| self.status(t));
-                    let name = member.endpoint.to_string();
-                    EndpointStatus {
-                        forced: self.forced_endpoint(region, &name).map(|o| o.state.as_str().to_string()),
-                        history: status.map(|status| self.history(status)).unwrap_or_default(),
-                        ..endpoint(name, check, status)
-                    }
-                });
-            }
+        endpoints::rows(&self.world, region).iter().map(|row| self.endpoint(region, row)).collect()
+    }
+
+    fn endpoint(&self, region: RegionId, row: &Row) -> EndpointStatus {
+        let status = row.source.as_ref().map(|source| self.board.status(source));
+        let status = status.as_deref();
+        let certificate_expires =
+            self.target(row).and_then(|target| self.past.measurements.of(target)?.certificate_expires_s);
+        let warning = certificate_expires.and_then(|expires_s| certificate_warning(expires_s, self.at));
+        let name = row.endpoint.to_string();
+        EndpointStatus {
+            forced: self.forced_endpoint(region, &name).map(|o| o.state.as_str().to_string()),
+            endpoint: name,
+            check: row.check.clone(),
+            checks: match &row.source {
+                Some(Source::Calculated(of)) => of.parts.iter().map(|(name, _)| name.clone()).collect(),
+                _ => Vec::new(),
+            },
+            state: status.map_or("up", |s| s.standing().as_str()).into(),
+            kept: status.is_some_and(|s| s.kept),
+            held: status.and_then(held),
+            decided: status.is_some_and(|s| s.decided),
+            in_doubt: status.is_some_and(|s| s.in_doubt),
+            since: status.map(|s| unix_s(s.since)),
+            connect_ms: status.and_then(TargetStatus::connect_ms),
+            baseline_ms: status.and_then(TargetStatus::baseline_ms),
+            last_result: status.and_then(|s| s.last_result.as_ref()).map(|(_, result)| result.to_string()),
+            last_error: status.and_then(|s| s.last_error.as_ref()).map(|(_, error)| error.to_string()),
+            probes_ok: status.map_or(0, |s| s.probes_ok),
+            probes_failed: status.map_or(0, |s| s.probes_failed),
+            history: status.map(|status| self.history(status)).unwrap_or_default(),
+            certificate_expires,
+            warnings: warning.into_iter().collect(),
         }
-        seen.into_values().collect()
+    }
+
+    /// The target behind a row, where there is one of its own.
+    fn target(&self, row: &Row) -> Option<&Target> {
+        match row.source {
+            Some(Source::Target(id)) => Some(&self.world.targets().list()[id.index()]),
+            _ => None,
+        }
     }
 
     fn history(&self, status: &TargetStatus) -> Vec<Transition> {
@@ -291,27 +347,6 @@ impl View {
             forced_until: forced.and_then(|o| o.until),
             endpoints: self.endpoints(id),
         }
-    }
-}
-
-fn endpoint(endpoint: String, check: Option<String>, status: Option<&TargetStatus>) -> EndpointStatus {
-    EndpointStatus {
-        endpoint,
-        check,
-        state: status.map_or("up", |s| s.standing().as_str()).into(),
-        forced: None,
-        kept: status.is_some_and(|s| s.kept),
-        held: status.and_then(held),
-        decided: status.is_some_and(|s| s.decided),
-        in_doubt: status.is_some_and(|s| s.in_doubt),
-        since: status.map(|s| unix_s(s.since)),
-        connect_ms: status.and_then(TargetStatus::connect_ms),
-        baseline_ms: status.and_then(TargetStatus::baseline_ms),
-        last_result: status.and_then(|s| s.last_result.as_ref()).map(|(_, result)| result.to_string()),
-        last_error: status.and_then(|s| s.last_error.as_ref()).map(|(_, error)| error.to_string()),
-        probes_ok: status.map_or(0, |s| s.probes_ok),
-        probes_failed: status.map_or(0, |s| s.probes_failed),
-        history: Vec::new(),
     }
 }
 
@@ -355,6 +390,7 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
     let mut up = Vec::new();
     let mut held = Vec::new();
     let mut connect = Vec::new();
+    let mut certificates = Vec::new();
     let mut probes: BTreeMap<(String, &str), u64> = BTreeMap::new();
     let regions: Vec<RegionStatus> =
         (0..view.world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect();
@@ -365,8 +401,9 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
                 [("region", region.name.clone()), ("endpoint", endpoint.endpoint.clone()), ("check", check.clone())];
             up.push((labels.clone(), f64::from(u8::from(endpoint.state == "up"))));
             held.push((labels.clone(), f64::from(u8::from(endpoint.held.is_some()))));
-            connect.extend(endpoint.connect_ms.map(|ms| (labels, ms / 1e3)));
-            if endpoint.check.is_some() {
+            connect.extend(endpoint.connect_ms.map(|ms| (labels.clone(), ms / 1e3)));
+            certificates.extend(endpoint.certificate_expires.map(|at| (labels, at as f64)));
+            if endpoint.check.is_some() && endpoint.checks.is_empty() {
                 *probes.entry((check.clone(), "success")).or_default() += endpoint.probes_ok;
                 *probes.entry((check, "failure")).or_default() += endpoint.probes_failed;
             }
@@ -384,6 +421,12 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
     for (labels, value) in connect {
         family.sample(labels, value);
     }
+    let help = "When the certificate that the endpoint showed last runs out.";
+    let family = families.gauge("endpoint_certificate_expiry_timestamp_seconds", help);
+    for (labels, value) in certificates {
+        family.sample(labels, value);
+    }
+    part_metrics(view, families);
     let family = families.counter("probes", "Probes made, by check and result.");
     for ((check, result), count) in probes {
         family.sample([("check", check), ("result", result.to_string())], count as f64);
@@ -409,6 +452,36 @@ fn endpoint_metrics(view: &View, families: &mut Families) {
     for (region, endpoint, state) in forced {
         let labels = [("region", region), ("endpoint", endpoint), ("state", state)];
         family.sample(labels.map(|(label, value)| (label, value.to_string())), 1.0);
+    }
+}
+
+/// Above so many rows of endpoints under checks their histograms are summed by region and check: each has 15 lines.
+const HISTOGRAM_ROWS_MAX: usize = 1000;
+
+fn part_metrics(view: &View, families: &mut Families) {
+    let regions = &view.world.config.regions;
+    let rows: Vec<(&str, Row)> = (0..regions.len())
+        .flat_map(|n| endpoints::rows(&view.world, RegionId(n as u8)).into_iter().map(move |row| (n, row)))
+        .map(|(n, row)| (regions[n].name.as_str(), row))
+        .collect();
+    let are_apart = rows.len() <= HISTOGRAM_ROWS_MAX;
+    let mut sums: BTreeMap<(&str, Option<String>, &str, Part), Histogram> = BTreeMap::new();
+    for (region, row) in &rows {
+        let Some(measured) = view.target(row).and_then(|target| view.past.measurements.of(target)) else { continue };
+        let endpoint = are_apart.then(|| row.endpoint.to_string());
+        for (part, histogram) in Part::ALL.iter().filter_map(|part| Some((*part, measured.part(*part)?))) {
+            let check = row.check.as_deref().unwrap_or_default();
+            sums.entry((region, endpoint.clone(), check, part)).or_default().add(histogram);
+        }
+    }
+    let help = "How long the parts of probes took: connect, tls, and from the request to the first-byte of the answer.";
+    let family = families.histogram("endpoint_probe_seconds", help);
+    for ((region, endpoint, check, part), histogram) in sums {
+        let endpoint = endpoint.map(|endpoint| ("endpoint", endpoint));
+        let labels = std::iter::once(("region", region.to_string()))
+            .chain(endpoint)
+            .chain([("check", check.to_string()), ("phase", part.label().to_string())]);
+        family.buckets(labels, histogram.sum_s(), histogram.buckets().collect());
     }
 }
 

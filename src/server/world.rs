@@ -220,12 +220,12 @@ impl World {
 }
 
 /// A target's state as routing sees it.
-pub fn target_health(status: &health::TargetStatus) -> TargetHealth {
+pub fn target_health(opinion: &health::Opinion) -> TargetHealth {
     TargetHealth {
-        up: status.state == health::State::Up,
-        held: status.held.is_some(),
-        doubt_s: status.ttl_bound.map(|bound| bound.as_millis().div_ceil(1000) as u32),
-        baseline_ms: status.baseline_ms().map(|ms| ms as f32),
+        up: opinion.up,
+        held: opinion.held,
+        doubt_s: opinion.ttl_bound.map(|bound| bound.as_millis().div_ceil(1000) as u32),
+        baseline_ms: opinion.baseline.map(|baseline| (baseline.as_secs_f64() * 1e3) as f32),
     }
 }
 

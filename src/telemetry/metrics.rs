@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry,
 };
@@ -30,6 +30,14 @@ pub struct Family {
     help: &'static str,
     kind: Kind,
     samples: Vec<(Labels, f64)>,
+    histograms: Vec<(Labels, Buckets)>,
+}
+
+/// One histogram: the sum of all values; upper bounds, the last of them infinite, with what lies between each and the one before.
+#[derive(Debug)]
+struct Buckets {
+    sum: f64,
+    counts: Vec<(f64, u64)>,
 }
 
 type Labels = Vec<(Cow<'static, str>, Cow<'static, str>)>;
@@ -38,6 +46,7 @@ type Labels = Vec<(Cow<'static, str>, Cow<'static, str>)>;
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// Response codes that are shown before the first one happens, so that a rate can be taken from its first moment.
@@ -59,8 +68,13 @@ impl Families {
         self.add(name, help, Kind::Counter)
     }
 
+    /// How values are spread. `name` without the `isochrone_` prefix, `help` a whole sentence.
+    pub fn histogram(&mut self, name: &'static str, help: &'static str) -> &mut Family {
+        self.add(name, help, Kind::Histogram)
+    }
+
     fn add(&mut self, name: &'static str, help: &'static str, kind: Kind) -> &mut Family {
-        self.0.push(Family { name, help, kind, samples: Vec::new() });
+        self.0.push(Family { name, help, kind, samples: Vec::new(), histograms: Vec::new() });
         self.0.last_mut().expect("one was pushed just now")
     }
 }
@@ -73,6 +87,23 @@ impl Family {
         V: Into<Cow<'static, str>>,
     {
         self.samples.push((labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(), value));
+        self
+    }
+
+    /// Adds a histogram under these labels: the sum of all values, and each bucket's upper bound (the last is infinite) with the
+    /// number of values above the bound before.
+    pub fn buckets<K, V>(
+        &mut self,
+        labels: impl IntoIterator<Item = (K, V)>,
+        sum: f64,
+        counts: Vec<(f64, u64)>,
+    ) -> &mut Self
+    where
+        K: Into<Cow<'static, str>>,
+        V: Into<Cow<'static, str>>,
+    {
+        let labels = labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        self.histograms.push((labels, Buckets { sum, counts }));
         self
     }
 
@@ -152,7 +183,8 @@ fn process_families(process: &Process) -> Families {
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        self.0.iter().filter(|family| !family.samples.is_empty()).try_for_each(|family| family.encode(&mut encoder))
+        let has_any = |family: &&Family| !family.samples.is_empty() || !family.histograms.is_empty();
+        self.0.iter().filter(has_any).try_for_each(|family| family.encode(&mut encoder))
     }
 }
 
@@ -161,8 +193,13 @@ impl Family {
         let kind = match self.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
         };
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for (labels, Buckets { sum, counts }) in &self.histograms {
+            let count = counts.iter().map(|(_, count)| count).sum();
+            metric.encode_family(labels)?.encode_histogram::<NoLabelSet>(*sum, count, counts, None)?;
+        }
         if let [(labels, value)] = self.samples.as_slice()
             && labels.is_empty()
         {
@@ -182,6 +219,7 @@ impl Family {
             Kind::Counter => ConstCounter::new(value).encode(metric),
             Kind::Gauge if is_whole => ConstGauge::new(value as i64).encode(metric),
             Kind::Gauge => ConstGauge::new(value).encode(metric),
+            Kind::Histogram => Ok(()), // has no such values
         }
     }
 }
@@ -215,6 +253,8 @@ mod tests {
         others.gauge("region_usable", "Whether a region answers.").sample([("region", "eu")], 1.0);
         others.counter("probes", "Probes.").sample([("check", "web".to_string()), ("result", "ok".to_string())], 7.0);
         others.gauge("nothing", "Never seen.");
+        let counts = vec![(0.5, 2), (1.0, 0), (f64::INFINITY, 1)];
+        others.histogram("wait_seconds", "Waits.").buckets([("phase", "tls")], 2.25, counts);
         expose(&registry.totals(), others)
     }
 
@@ -238,6 +278,12 @@ mod tests {
             concat!(r#"isochrone_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
             r#"isochrone_region_usable{region="eu"} 1"#,
             r#"isochrone_probes_total{check="web",result="ok"} 7"#,
+            "# TYPE isochrone_wait_seconds histogram",
+            r#"isochrone_wait_seconds_sum{phase="tls"} 2.25"#,
+            r#"isochrone_wait_seconds_count{phase="tls"} 3"#,
+            r#"isochrone_wait_seconds_bucket{le="0.5",phase="tls"} 2"#,
+            r#"isochrone_wait_seconds_bucket{le="1.0",phase="tls"} 2"#,
+            r#"isochrone_wait_seconds_bucket{le="+Inf",phase="tls"} 3"#,
         ] {
             assert!(page.lines().any(|l| l == line), "missing: {line}\n{page}");
         }

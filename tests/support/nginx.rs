@@ -10,16 +10,21 @@ pub struct Nginx(Child);
 impl Nginx {
     /// Serves `GET /health` on `addresses`; with `tls`, under the certificate `leaf.pem` of the folder.
     pub fn start(folder: &Folder, name: &str, addresses: &[String], tls: bool) -> Nginx {
+        Nginx::start_with(folder, name, addresses, if tls { "ssl" } else { "" })
+    }
+
+    /// The same with these options of each address (`ssl http2`). The protocol of each request is appended to `NAME.access`.
+    pub fn start_with(folder: &Folder, name: &str, addresses: &[String], options: &str) -> Nginx {
         let root = folder.path().display();
-        let mut listen: String =
-            addresses.iter().map(|address| format!("listen {address}{};", if tls { " ssl" } else { "" })).collect();
-        if tls {
+        let mut listen: String = addresses.iter().map(|address| format!("listen {address} {options};")).collect();
+        if options.contains("ssl") {
             listen += &format!("ssl_certificate {root}/leaf.pem; ssl_certificate_key {root}/leaf.key;");
         }
         let config = format!(
             "daemon off; master_process off; pid {root}/{name}.pid; error_log {root}/{name}.log;
              events {{ worker_connections 64; }}
-             http {{ access_log off; client_body_temp_path {root}/{name}-1; proxy_temp_path {root}/{name}-2;
+             http {{ log_format told '$request_method $server_protocol $http_x_probe';
+               access_log {root}/{name}.access told; client_body_temp_path {root}/{name}-1; proxy_temp_path {root}/{name}-2;
                fastcgi_temp_path {root}/{name}-3; uwsgi_temp_path {root}/{name}-4; scgi_temp_path {root}/{name}-5;
                server {{ {listen} location /health {{ return 200 'all is well in {name}'; }} }} }}"
         );

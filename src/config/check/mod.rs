@@ -1,6 +1,7 @@
 //! What the values of a file mean for each other: references, order, families, names and zones. Notes everything that is wrong
 //! and builds the [`Config`]; where something is wrong the built parts are stand-ins that nobody sees.
 
+mod checks;
 mod damping;
 mod encrypted;
 mod regions;
@@ -12,7 +13,6 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{
@@ -21,11 +21,11 @@ use super::{
     files,
     model::{Admin, Config, Geo, Latency, Listen, Server},
     section::{At, Problems},
-    spec::{AdminSpec, CheckSpec, GeoSpec, RegionSpec, ServerSpec, Spec},
+    spec::{AdminSpec, GeoSpec, RegionSpec, ServerSpec, Spec},
     token::AdminToken,
-    value::{quote, show_ms, suggest},
+    value::{quote, suggest},
 };
-use crate::health::{Check, CheckKind};
+use crate::health::Check;
 
 /// What every part of the check may ask.
 struct Context<'c> {
@@ -41,7 +41,7 @@ struct Context<'c> {
 
 /// Checks a whole file.
 pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate<'_>) -> Config {
-    let checks: Vec<Arc<Check>> = spec.checks.iter().map(|check| build_check(check, problems)).collect();
+    let checks = checks::build(&spec.checks, problems);
     let context = Context {
         problems,
         folder,
@@ -87,29 +87,6 @@ fn note_admin_among_listeners(server: &ServerSpec, admin: &AdminSpec, problems: 
     let place = if admin.is_given() { &admin.span } else { &dns.span };
     let message = format!("{} is meant for DNS and for the admin interface", quote(&admin.value.to_string()));
     problems.add(place, message, "give one of them another port");
-}
-
-fn build_check(spec: &CheckSpec, problems: &Problems) -> Arc<Check> {
-    let within_interval = |name: &str, value: &At<i64>| {
-        if value.is_given() && spec.interval_ms.is_sound() && value.value > spec.interval_ms.value {
-            let (value_ms, interval) = (show_ms(value.value), show_ms(spec.interval_ms.value));
-            let message = format!("`{name}` is {value_ms}, longer than the interval of {interval}");
-            problems.add(&value.span, message, format!("write at most \"{interval}\", or a longer `interval`"));
-        }
-    };
-    within_interval("timeout", &spec.timeout_ms);
-    within_interval("fast-interval", &spec.fast_interval_ms);
-    let duration = |at: &At<i64>| Duration::from_millis(at.value.unsigned_abs());
-    Arc::new(Check {
-        name: spec.name.value.clone(),
-        kind: spec.kind.clone().unwrap_or(CheckKind::Tcp { port: 0 }),
-        interval: duration(&spec.interval_ms),
-        fast_interval: duration(&spec.fast_interval_ms),
-        timeout: duration(&spec.timeout_ms),
-        fall: spec.fall,
-        rise: spec.rise,
-        damping: damping::build(&spec.damping, problems),
-    })
 }
 
 impl Context<'_> {

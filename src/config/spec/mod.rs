@@ -5,6 +5,7 @@ mod checks;
 mod damping;
 mod endpoints;
 mod host;
+mod http_check;
 mod regions;
 mod server;
 mod zones;
@@ -17,7 +18,7 @@ use super::{
     value::quote,
 };
 
-pub(crate) use checks::CheckSpec;
+pub(crate) use checks::{CheckSpec, KindSpec, Needed};
 pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use regions::{LocationSpec, RegionSpec};

@@ -126,7 +126,7 @@ fn read_addresses(section: &Section<'_>) -> Vec<(At<String>, Vec<IpAddr>)> {
 }
 
 /// The entries of an inline table with free names.
-fn free_table<'a>(
+pub(super) fn free_table<'a>(
     section: &Section<'a>,
     name: &str,
     example: &str,

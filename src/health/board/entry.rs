@@ -124,6 +124,11 @@ impl Entry {
         entry
     }
 
+    /// Its first result is still to come, and will, as that of a probe does. A heartbeat may take as long as it likes.
+    pub fn is_awaited(&self) -> bool {
+        !self.verdict.is_decided() && self.target.check().kind.is_probed()
+    }
+
     /// What answers go by, hold-downs aside.
     pub fn state(&self) -> State {
         if self.kept { State::Up } else { self.verdict.state() }

@@ -1,38 +1,39 @@
-//! The HTTP and HTTPS probe: one GET on a connection of its own, no redirects, no proxy, at most the head of the body.
+//! The HTTP and HTTPS probe: one request on a connection of its own, by HTTP/1.1 or HTTP/2; no redirects, no proxy, at most the
+//! head of the body. All of a probe runs in the one task that asked for it.
 
 use std::{
-    error::Error as StdError,
-    future::Future,
-    io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::{Arc, OnceLock},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use reqwest::{Client, Url, header, redirect};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, StatusCode, Uri,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header, http,
+};
+use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
-use tower::{Layer, Service};
 
 use super::{
     Phase, ProbeError, ProbeResult,
-    tls::{TlsModes, watching_start},
+    connect::{Opened, Progress, Stream, authority, drive, fault, host_of, open, server_name},
+    http2,
+    tls::TlsModes,
 };
-use crate::health::check::HttpCheck;
+use crate::health::check::{HttpCheck, HttpVersion, Method};
 
 /// How much of a body is read and searched, in bytes.
 pub const BODY_LEN_MAX: usize = 5_120;
-
+/// Most bytes of an answer by HTTP/1.1 that are held at a time, status line and headers among them.
+const BUFFER_LEN_MAX: usize = 64 * 1024;
 /// What probes call themselves.
-const USER_AGENT: &str = concat!("isochrone/", env!("CARGO_PKG_VERSION"));
+pub const USER_AGENT: &str = concat!("isochrone/", env!("CARGO_PKG_VERSION"));
 
 /// Probes `address`. The Host header and the server name of TLS are the check's `host`, else the endpoint's `name`, else the
 /// address (then TLS sends no server name, and a certificate must be valid for the address). `timeout` is what a failure at
 /// `deadline` reports.
-///
-/// With `host` an address other than the endpoint, the Host header follows it, while a certificate is verified for the
-/// endpoint.
 pub async fn probe(
     check: &HttpCheck,
     address: IpAddr,
@@ -41,40 +42,158 @@ pub async fn probe(
     timeout: Duration,
     deadline: Instant,
 ) -> ProbeResult {
-    let progress = Arc::new(Progress::new());
-    let exchange = exchange(check, address, name, tls, &progress);
-    let outcome = timeout_at(deadline, exchange)
-        .await
-        .unwrap_or_else(|_elapsed| Err(ProbeError::Timeout { phase: progress.phase(check.tls), after: timeout }));
+    let mut progress = Progress::begin();
+    let exchanging = exchange(check, address, name, tls, &mut progress);
+    let outcome = timeout_at(deadline, exchanging).await;
+    let outcome = outcome.unwrap_or_else(|_elapsed| Err(ProbeError::Timeout { phase: progress.phase, after: timeout }));
     progress.result(outcome)
 }
 
-/// Sends the request and judges the answer.
+/// Opens the connection and has the request answered over it.
 async fn exchange(
     check: &HttpCheck,
     address: IpAddr,
     name: Option<&str>,
     tls: &TlsModes,
-    progress: &Arc<Progress>,
+    progress: &mut Progress,
 ) -> Result<(), ProbeError> {
-    let (url, host) = request_url(check, address, name)?;
-    let client = client(check, address, &url, tls, progress)?;
-    let mut request = client.get(url).header(header::CONNECTION, "close");
-    if let Some(host) = host {
-        request = request.header(header::HOST, host);
+    let host = host_of(check.host.as_deref(), name, address);
+    let config = match check.tls {
+        true => Some((tls.config(check.verify_tls, check.version)?, server_name(&host)?)),
+        false => None,
+    };
+    let Opened { stream, picked_http2 } = open(SocketAddr::new(address, check.port), config, progress).await?;
+    if check.tls && check.version == HttpVersion::Http2 && !picked_http2 {
+        return Err(ProbeError::Tls("the server does not offer HTTP/2 (ALPN)".into()));
     }
-    let fault = |error: &reqwest::Error| fault(error, progress.phase(check.tls));
-    let mut response = request.send().await.map_err(|error| fault(&error))?;
-    let status = response.status().as_u16();
-    let _ = progress.answered.set(status);
-    if !check.expect_status.contains(status) {
-        return Err(ProbeError::Status(status));
+    // In boxes, so that a probe that is still connecting does not hold the room of what comes after.
+    match picked_http2 || check.version == HttpVersion::Http2 {
+        true => Box::pin(over_http2(check, &host, stream, progress)).await,
+        false => Box::pin(over_http1(check, &host, stream, progress)).await,
+    }
+}
+
+async fn over_http1(
+    check: &HttpCheck,
+    host: &str,
+    stream: Box<dyn Stream>,
+    progress: &mut Progress,
+) -> Result<(), ProbeError> {
+    let request = request(check, host, false)?;
+    let handshake = http1::Builder::new().max_buf_size(BUFFER_LEN_MAX).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(|error| fault(&error, Phase::Answer))?;
+    let judged = async {
+        progress.asking();
+        let response = sender.send_request(request).await.map_err(|error| fault(&error, Phase::Answer))?;
+        let (head, body) = response.into_parts();
+        judge(check, head.status, Body::Http1(body), progress).await
+    };
+    drive(connection, judged).await
+}
+
+async fn over_http2(
+    check: &HttpCheck,
+    host: &str,
+    stream: Box<dyn Stream>,
+    progress: &mut Progress,
+) -> Result<(), ProbeError> {
+    let request = request(check, host, true)?.map(|_| ());
+    let (sender, connection) = http2::open(stream).await?;
+    let judged = async {
+        progress.asking();
+        let response = http2::ask(sender, request, None).await?;
+        let (head, body) = response.into_parts();
+        judge(check, head.status, Body::Http2(body), progress).await
+    };
+    drive(connection, judged).await
+}
+
+/// The request: by HTTP/1.1 with a Host header, by HTTP/2 with the authority in its URI.
+fn request(check: &HttpCheck, host: &str, is_http2: bool) -> Result<Request<Empty<Bytes>>, ProbeError> {
+    let authority = authority(host, check.port, check.tls);
+    let wrong = |error: http::Error| ProbeError::Request(format!("{error} ({authority}{})", check.path));
+    let path = encoded(&check.path);
+    let uri = match is_http2 {
+        true => {
+            let scheme = if check.tls { "https" } else { "http" };
+            Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(path).build()
+        }
+        false => Uri::builder().path_and_query(path).build(),
+    };
+    let mut request = Request::builder().method(check.method.as_str()).uri(uri.map_err(wrong)?);
+    let is_set = |name: header::HeaderName| check.headers.iter().any(|(other, _)| name == other.as_str());
+    if !is_http2 {
+        request = request.header(header::HOST, authority.as_str()).header(header::CONNECTION, "close");
+        if check.method == Method::Post {
+            request = request.header(header::CONTENT_LENGTH, "0");
+        }
+    }
+    for (name, default) in [(header::USER_AGENT, USER_AGENT), (header::ACCEPT, "*/*")] {
+        if !is_set(name.clone()) {
+            request = request.header(name, default);
+        }
+    }
+    for (name, value) in &check.headers {
+        request = request.header(name, value);
+    }
+    request.body(Empty::new()).map_err(wrong)
+}
+
+/// The path with those characters percent-encoded that people write and RFC 3986 does not allow.
+fn encoded(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        match c {
+            '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' => out.push_str(&format!("%{:02X}", u32::from(c))),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// The rest of an answer.
+enum Body {
+    Http1(Incoming),
+    Http2(h2::RecvStream),
+}
+
+impl Body {
+    /// The next piece; `None` at the end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, ProbeError> {
+        match self {
+            Body::Http1(body) => loop {
+                match body.frame().await {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(fault(&error, Phase::Body)),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Some(data));
+                        }
+                    }
+                }
+            },
+            Body::Http2(body) => body.data().await.transpose().map_err(|error| fault(&error, Phase::Body)),
+        }
+    }
+}
+
+/// Is it the answer that the check expects?
+async fn judge(
+    check: &HttpCheck,
+    status: StatusCode,
+    mut body: Body,
+    progress: &mut Progress,
+) -> Result<(), ProbeError> {
+    progress.answered();
+    progress.status = Some(status.as_u16());
+    if !check.expect_status.contains(status.as_u16()) {
+        return Err(ProbeError::Status(status.as_u16()));
     }
     if check.expect_body.is_empty() {
         return Ok(());
     }
     let mut head = Head::new(check.expect_body.as_bytes());
-    while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
+    while let Some(chunk) = body.chunk().await? {
         match head.push(&chunk) {
             Search::Found => return Ok(()),
             Search::Missing => break,
@@ -82,150 +201,6 @@ async fn exchange(
         }
     }
     Err(ProbeError::Body { read_bytes: head.bytes.len() })
-}
-
-/// The URL whose host is both Host header and server name; and a Host header of its own where the URL cannot carry it.
-fn request_url(check: &HttpCheck, address: IpAddr, name: Option<&str>) -> Result<(Url, Option<String>), ProbeError> {
-    let scheme = if check.tls { "https" } else { "http" };
-    let endpoint = match (name, address) {
-        (Some(name), _) => name.to_owned(),
-        (None, IpAddr::V4(v4)) => v4.to_string(),
-        (None, IpAddr::V6(v6)) => format!("[{v6}]"),
-    };
-    let url_of = |host: &str| {
-        Url::parse(&format!("{scheme}://{host}:{}{}", check.port, check.path))
-            .map_err(|error| ProbeError::Request(format!("{error} ({scheme}://{host}{})", check.path)))
-    };
-    let Some(host) = &check.host else {
-        return Ok((url_of(&endpoint)?, None));
-    };
-    let host = match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        Ok(IpAddr::V4(v4)) => v4.to_string(),
-        Ok(IpAddr::V6(v6)) => format!("[{v6}]"),
-        Err(_) => return Ok((url_of(host)?, None)),
-    };
-    // An address in a URL is where the connection goes: pinning cannot move it elsewhere.
-    let url = url_of(&endpoint)?;
-    let header = url.port().map_or(host.clone(), |port| format!("{host}:{port}"));
-    Ok((url, Some(header)))
-}
-
-/// A client for one probe: its connection goes to `address` and nowhere else.
-fn client(
-    check: &HttpCheck,
-    address: IpAddr,
-    url: &Url,
-    tls: &TlsModes,
-    progress: &Arc<Progress>,
-) -> Result<Client, ProbeError> {
-    let config = if check.tls && check.verify_tls { tls.verified()? } else { tls.unverified() };
-    let opened = progress.clone();
-    let config = watching_start(config, move || {
-        let _ = opened.opened.set(Instant::now()); // asked several times in a handshake; the first is its start
-    });
-    Client::builder()
-        .tls_backend_preconfigured(config)
-        .http1_only()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .pool_max_idle_per_host(0)
-        .user_agent(USER_AGENT)
-        .resolve(url.host_str().unwrap_or_default(), SocketAddr::new(address, check.port))
-        .connector_layer(TimeConnection(progress.clone()))
-        .build()
-        .map_err(|error| ProbeError::Request(chain(&error)))
-}
-
-/// When each part of a probe was done.
-#[derive(Debug)]
-struct Progress {
-    begun: Instant,
-    connecting: OnceLock<Instant>,
-    opened: OnceLock<Instant>,
-    /// The connection is ready for the request: open, and over TLS where that is asked for.
-    ready: OnceLock<Instant>,
-    answered: OnceLock<u16>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Progress {
-            begun: Instant::now(),
-            connecting: OnceLock::new(),
-            opened: OnceLock::new(),
-            ready: OnceLock::new(),
-            answered: OnceLock::new(),
-        }
-    }
-
-    /// What is under way now.
-    fn phase(&self, tls: bool) -> Phase {
-        if self.answered.get().is_some() {
-            Phase::Body
-        } else if self.ready.get().is_some() {
-            Phase::Answer
-        } else if tls && self.opened.get().is_some() {
-            Phase::Tls
-        } else {
-            Phase::Connect
-        }
-    }
-
-    fn result(&self, outcome: Result<(), ProbeError>) -> ProbeResult {
-        let between = |from: Option<&Instant>, to: Option<&Instant>| Some(to?.duration_since(*from?));
-        let (opened, ready) = (self.opened.get(), self.ready.get());
-        ProbeResult {
-            outcome,
-            connect: between(self.connecting.get(), opened.or(ready)),
-            tls: between(opened, ready),
-            total: self.begun.elapsed(),
-            status: self.answered.get().copied(),
-        }
-    }
-}
-
-/// The layer around reqwest's connector that notes when it starts and when the connection is ready.
-#[derive(Debug, Clone)]
-struct TimeConnection(Arc<Progress>);
-
-impl<S> Layer<S> for TimeConnection {
-    type Service = TimedConnector<S>;
-
-    fn layer(&self, inner: S) -> TimedConnector<S> {
-        TimedConnector { inner, progress: self.0.clone() }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct TimedConnector<S> {
-    inner: S,
-    progress: Arc<Progress>,
-}
-
-impl<S, R> Service<R> for TimedConnector<S>
-where
-    S: Service<R>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        let progress = self.progress.clone();
-        let _ = progress.connecting.set(Instant::now());
-        let connecting = self.inner.call(request);
-        Box::pin(async move {
-            let connection = connecting.await?;
-            let _ = progress.ready.set(Instant::now());
-            Ok(connection)
-        })
-    }
 }
 
 /// The head of a body and the search in it.
@@ -262,49 +237,6 @@ impl<'n> Head<'n> {
     }
 }
 
-/// What an error of the HTTP client comes down to: the operating system's or TLS's word where there is one.
-fn fault(error: &reqwest::Error, phase: Phase) -> ProbeError {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(at) = cause {
-        if let Some(tls) = at.downcast_ref::<rustls::Error>() {
-            return ProbeError::Tls(tls.to_string());
-        }
-        cause = match at.downcast_ref::<io::Error>() {
-            // `source` of a wrapping io::Error skips the error that it wraps.
-            Some(io) => match io.get_ref() {
-                Some(inner) => Some(inner),
-                None => return ProbeError::from_io(io, phase),
-            },
-            None => at.source(),
-        };
-    }
-    match phase {
-        Phase::Answer | Phase::Body => ProbeError::Protocol(innermost(error)),
-        Phase::Tls => ProbeError::Tls(innermost(error)),
-        Phase::Resolve | Phase::Connect => ProbeError::Network(chain(error)),
-    }
-}
-
-/// The messages of an error and its causes in a row.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(at) = cause {
-        text = format!("{text}: {at}");
-        cause = at.source();
-    }
-    text
-}
-
-/// The message of the cause at the bottom.
-fn innermost(error: &dyn StdError) -> String {
-    let mut at = error;
-    while let Some(source) = at.source() {
-        at = source;
-    }
-    at.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,47 +258,60 @@ mod tests {
         }
     }
 
-    #[test]
-    fn host_header_and_server_name_follow_the_check_then_the_endpoint() {
-        let mut check = HttpCheck {
+    fn check(path: &str, host: Option<&str>) -> HttpCheck {
+        HttpCheck {
             tls: false,
             verify_tls: true,
             port: 8080,
-            path: "/up?x=1".into(),
-            host: None,
+            path: path.into(),
+            host: host.map(str::to_owned),
+            method: Method::Get,
+            headers: Vec::new(),
+            version: HttpVersion::Auto,
             expect_status: Default::default(),
             expect_body: String::new(),
-        };
-        let v6: IpAddr = "2001:db8::1".parse().unwrap();
-        let mut url = |host: Option<&str>, tls: bool, port: u16, name: Option<&str>| {
-            (check.host, check.tls, check.port) = (host.map(str::to_owned), tls, port);
-            let (url, header) = request_url(&check, v6, name).unwrap();
-            (url.to_string(), header)
-        };
-        for (host, tls, port, name, expected, header) in [
-            (None, false, 8080, None, "http://[2001:db8::1]:8080/up?x=1", None),
-            (None, true, 443, None, "https://[2001:db8::1]/up?x=1", None),
-            (None, true, 443, Some("web.example"), "https://web.example/up?x=1", None),
-            (Some("app.example"), true, 443, Some("web.example"), "https://app.example/up?x=1", None),
-            (Some("app.example"), false, 80, None, "http://app.example/up?x=1", None),
-            (Some("192.0.2.7"), false, 80, None, "http://[2001:db8::1]/up?x=1", Some("192.0.2.7")),
-            (Some("2001:db8::7"), false, 81, None, "http://[2001:db8::1]:81/up?x=1", Some("[2001:db8::7]:81")),
-        ] {
-            assert_eq!(url(host, tls, port, name), (expected.to_owned(), header.map(str::to_owned)));
         }
     }
 
     #[test]
-    fn a_host_that_makes_no_url_is_told() {
+    fn the_request_names_its_host_in_the_way_of_its_version() {
+        let check = HttpCheck { tls: true, ..check("/up?x=1", None) };
+        let one = request(&check, "app.example", false).unwrap();
+        assert_eq!(one.uri(), "/up?x=1");
+        assert_eq!(one.headers()["host"], "app.example:8080");
+        let two = request(&check, "app.example", true).unwrap();
+        assert_eq!(two.uri(), "https://app.example:8080/up?x=1");
+        assert!(!two.headers().contains_key("host") && !two.headers().contains_key("connection"));
+    }
+
+    #[test]
+    fn headers_of_the_check_stand_in_for_those_of_the_probe() {
+        let headers = [("user-agent", "me"), ("x-probe", "a, b")];
         let check = HttpCheck {
-            tls: false,
-            verify_tls: true,
-            port: 80,
-            path: "/".into(),
-            host: Some("not a host".into()),
-            expect_status: Default::default(),
-            expect_body: String::new(),
+            method: Method::Post,
+            headers: headers.map(|(name, value)| (name.into(), value.into())).into(),
+            ..check("/", None)
         };
-        assert!(matches!(request_url(&check, "192.0.2.1".parse().unwrap(), None), Err(ProbeError::Request(_))));
+        let request = request(&check, "app.example", false).unwrap();
+        assert_eq!(request.method(), "POST");
+        for (name, value) in [("user-agent", "me"), ("x-probe", "a, b"), ("accept", "*/*"), ("content-length", "0")] {
+            let values: Vec<_> = request.headers().get_all(name).iter().collect();
+            assert_eq!(values, [value], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_sent_as_written_but_for_what_no_uri_may_hold() {
+        let check = check("/a/../b?q={\"x\":1}&r=a|b", None);
+        let uri = request(&check, "app.example", false).unwrap().uri().to_string();
+        assert_eq!(uri, "/a/../b?q=%7B%22x%22:1%7D&r=a%7Cb");
+    }
+
+    #[test]
+    fn a_host_that_makes_no_request_is_told() {
+        for is_http2 in [false, true] {
+            let request = request(&check("/", None), "not a\nhost", is_http2);
+            assert!(matches!(request, Err(ProbeError::Request(_))), "{request:?}");
+        }
     }
 }

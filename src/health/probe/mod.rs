@@ -1,6 +1,9 @@
 //! One probe of one target: what came of it and how long each part took. Knows nothing of verdicts and schedules.
 
+pub mod connect;
+pub mod grpc;
 pub mod http;
+pub mod http2;
 pub mod resolve;
 pub mod tcp;
 pub mod tls;
@@ -88,6 +91,36 @@ pub enum ProbeError {
     /// The connection ended without an answer, or what came is not HTTP.
     #[error("no valid HTTP answer: {0}")]
     Protocol(String),
+    /// A gRPC server says of itself, or of the service asked for, that it does not serve.
+    #[error("the server says {0}")]
+    NotServing(&'static str),
+    /// A gRPC call ended with an error.
+    #[error("{0}")]
+    GrpcStatus(String),
+    /// A check of type `push`: nothing was heard for a whole interval.
+    #[error("no heartbeat within {} ms", within.as_millis())]
+    NoHeartbeat {
+        /// The check's interval.
+        within: Duration,
+    },
+    /// A check of type `push`: the heartbeat said so.
+    #[error("reported down by a heartbeat")]
+    ReportedDown,
+    /// A check of type `push` where nobody listens for heartbeats. Says nothing about the target.
+    #[error("nothing to probe: a running server waits for heartbeats")]
+    NotProbed,
+    /// A calculated check with too few parts up.
+    #[error("{up} of {of} checks {} up, {needed} must be; down: {down}", if *up == 1 { "is" } else { "are" })]
+    TooFew {
+        /// Parts that are up.
+        up: usize,
+        /// All parts.
+        of: usize,
+        /// How many must be up.
+        needed: usize,
+        /// The names of the others, and what is wrong with each.
+        down: String,
+    },
     /// Another failure of the network.
     #[error("{0}")]
     Network(String),
@@ -105,12 +138,19 @@ pub enum ProbeError {
 impl ProbeError {
     /// True when the target is not to blame, so that the result must not move its verdict.
     pub fn is_inconclusive(&self) -> bool {
-        matches!(self, ProbeError::Local(_) | ProbeError::Panicked)
+        matches!(self, ProbeError::Local(_) | ProbeError::Panicked | ProbeError::NotProbed)
     }
 
     /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it.
     pub fn is_answer(&self) -> bool {
-        matches!(self, ProbeError::Status(_) | ProbeError::Body { .. })
+        matches!(
+            self,
+            ProbeError::Status(_)
+                | ProbeError::Body { .. }
+                | ProbeError::NotServing(_)
+                | ProbeError::GrpcStatus(_)
+                | ProbeError::ReportedDown
+        )
     }
 
     /// What an error of the operating system means in `phase`.
@@ -142,10 +182,29 @@ pub struct ProbeResult {
     pub connect: Option<Duration>,
     /// The TLS handshake after that.
     pub tls: Option<Duration>,
+    /// From the request to the first byte of the answer.
+    pub first_byte: Option<Duration>,
     /// The whole probe, name resolution included.
     pub total: Duration,
     /// HTTP status, when one came.
     pub status: Option<u16>,
+    /// When the certificate that the endpoint showed runs out, Unix time in seconds.
+    pub certificate_expires_s: Option<i64>,
+}
+
+impl Default for ProbeResult {
+    /// A success without figures.
+    fn default() -> Self {
+        ProbeResult {
+            outcome: Ok(()),
+            connect: None,
+            tls: None,
+            first_byte: None,
+            total: Duration::ZERO,
+            status: None,
+            certificate_expires_s: None,
+        }
+    }
 }
 
 impl ProbeResult {
@@ -156,7 +215,7 @@ impl ProbeResult {
 
     /// A failure before anything was measured.
     pub fn failed(error: ProbeError, total: Duration) -> Self {
-        ProbeResult { outcome: Err(error), connect: None, tls: None, total, status: None }
+        ProbeResult { outcome: Err(error), total, ..ProbeResult::default() }
     }
 }
 
@@ -231,6 +290,8 @@ async fn probe_address(
     match &check.kind {
         CheckKind::Tcp { port } => tcp::probe((address, *port).into(), check.timeout, deadline).await,
         CheckKind::Http(http) => http::probe(http, address, name, tls, check.timeout, deadline).await,
+        CheckKind::Grpc(grpc) => grpc::probe(grpc, address, name, tls, check.timeout, deadline).await,
+        CheckKind::Push { .. } | CheckKind::Calculated(_) => ProbeResult::failed(ProbeError::NotProbed, Duration::ZERO),
     }
 }
 
@@ -262,6 +323,7 @@ async fn probe_name(check: Arc<Check>, name: String, net: NetProbe, deadline: In
         if result.is_success() {
             while let Some(Ok(also)) = probes.try_join_next() {
                 result.connect = if also.is_success() { result.connect.min(also.connect) } else { result.connect };
+                result.certificate_expires_s = earlier(result.certificate_expires_s, also.certificate_expires_s);
             }
             return result;
         }
@@ -269,6 +331,11 @@ async fn probe_name(check: Arc<Check>, name: String, net: NetProbe, deadline: In
     }
     first_failure
         .unwrap_or_else(|| ProbeResult::failed(ProbeError::Resolve("the name has no address".into()), begun.elapsed()))
+}
+
+/// The earlier of those that are known.
+fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    one.into_iter().chain(other).min()
 }
 
 #[cfg(test)]

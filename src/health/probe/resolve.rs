@@ -1,22 +1,25 @@
-//! Host names to addresses through the system's resolver, sparingly: one lookup of a name at a time, and its addresses
-//! serve for an interval.
+//! Host names to addresses through the system's resolver, sparingly: one lookup of a name at a time, few names at a time, and
+//! a name's addresses serve for an interval.
 
 use std::{
     collections::HashMap,
-    io,
-    net::IpAddr,
+    fmt, io,
+    net::{IpAddr, ToSocketAddrs},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    net::lookup_host,
-    sync::watch,
+    sync::{Semaphore, watch},
+    task,
     time::{Instant, timeout_at},
 };
 
 /// Most addresses of one name that are probed; a name with more is served by a network of its own.
 const ADDRESSES_MAX: usize = 64;
+/// Most lookups at a time. Each holds a thread for as long as the system's resolver likes, tens of seconds where no name server
+/// answers; so many names whose servers are dead delay the lookups of all others, and no more threads than these are ever lost.
+const LOOKUPS_MAX: usize = 32;
 /// A name that nobody asked for in so long is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(2 * 3600);
 
@@ -24,9 +27,28 @@ const FORGET_AFTER: Duration = Duration::from_secs(2 * 3600);
 type Looked = Result<Arc<[IpAddr]>, String>;
 
 /// Remembers what names resolve to. Clones share their memory.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct Resolver {
     names: Arc<Mutex<HashMap<String, Known>>>,
+    /// Places for lookups.
+    places: Arc<Semaphore>,
+    look_up: LookUp,
+}
+
+/// Asks the system, for as long as that takes.
+type LookUp = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
+impl Default for Resolver {
+    fn default() -> Self {
+        let ask = |name: &str| Ok((name, 0).to_socket_addrs()?.map(|at| at.ip()).collect());
+        Resolver { names: Arc::default(), places: Arc::new(Semaphore::new(LOOKUPS_MAX)), look_up: Arc::new(ask) }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 /// The newest lookup of one name.
@@ -40,7 +62,8 @@ impl Resolver {
     /// The addresses of `name`, sorted, not older than `max_age`; never empty.
     ///
     /// A lookup that outlives its probe goes on, and the next probe waits for it instead of starting another: a dead resolver
-    /// ties up one thread a name, not one a probe. A failed lookup is not kept, so that one hiccup is one failure.
+    /// ties up one thread a name, not one a probe, and few threads altogether. A failed lookup is not kept, so that one hiccup is
+    /// one failure.
     ///
     /// # Errors
     /// `None` at `deadline`, else the resolver's words.
@@ -77,20 +100,23 @@ impl Resolver {
         }
         let (done, lookup) = watch::channel(None);
         names.insert(name.to_owned(), Known { asked: now, lookup: lookup.clone() });
-        let name = name.to_owned();
+        let (name, places, look_up) = (name.to_owned(), self.places.clone(), self.look_up.clone());
         tokio::spawn(async move {
-            let looked = look_up(&name).await;
-            done.send_replace(Some((Instant::now(), looked)));
+            let place = places.acquire_owned().await.expect("the semaphore is never closed");
+            let looking = task::spawn_blocking(move || {
+                let found = look_up(&name);
+                drop(place); // not when somebody stops waiting: the thread is taken until now
+                found
+            });
+            if let Ok(found) = looking.await {
+                done.send_replace(Some((Instant::now(), looked(found))));
+            }
         });
         lookup
     }
 }
 
-async fn look_up(name: &str) -> Looked {
-    let found: io::Result<Vec<IpAddr>> = match lookup_host((name, 0)).await {
-        Ok(found) => Ok(found.map(|at| at.ip()).collect()),
-        Err(error) => Err(error),
-    };
+fn looked(found: io::Result<Vec<IpAddr>>) -> Looked {
     let mut addresses = found.map_err(|error| error.to_string())?;
     addresses.sort_unstable();
     addresses.dedup();
@@ -162,5 +188,40 @@ mod tests {
         let known = Known { asked: Instant::now(), lookup };
         resolver.names.lock().unwrap().insert("localhost".into(), known);
         assert!(resolver.addresses("localhost", Duration::from_secs(3600), soon()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn few_lookups_are_under_way_at_a_time_and_those_that_wait_end_at_their_deadline() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let held = Mutex::new(held);
+        let hangs = move |_: &str| {
+            let _ = begun.send(());
+            let _ = held.lock().unwrap().recv();
+            Ok(vec![IpAddr::from([192, 0, 2, 1])])
+        };
+        let resolver =
+            Resolver { places: Arc::new(Semaphore::new(3)), look_up: Arc::new(hangs), ..Resolver::default() };
+        let mut asking = task::JoinSet::new();
+        let deadline = Instant::now() + Duration::from_millis(300);
+        for n in 0..20 {
+            let resolver = resolver.clone();
+            asking.spawn(async move { resolver.addresses(&format!("n{n}.example"), Duration::ZERO, deadline).await });
+        }
+        assert!(asking.join_all().await.iter().all(|answer| *answer == Err(None)));
+        for _ in 0..3 {
+            begins.recv().await.unwrap();
+        }
+        assert!(begins.try_recv().is_err(), "no more than there are places for");
+        drop(release); // from now on the resolver answers
+        for n in 0..20 {
+            let hour = Duration::from_secs(3600);
+            assert!(resolver.addresses(&format!("n{n}.example"), hour, soon()).await.is_ok(), "{n}");
+        }
+        let mut further = 0;
+        while begins.try_recv().is_ok() {
+            further += 1;
+        }
+        assert_eq!(further, 17, "each name was looked up once");
     }
 }

@@ -19,5 +19,5 @@ pub async fn probe(address: SocketAddr, timeout: Duration, deadline: Instant) ->
         Ok(Err(error)) => (Err(ProbeError::from_io(&error, Phase::Connect)), None),
         Err(_elapsed) => (Err(ProbeError::Timeout { phase: Phase::Connect, after: timeout }), None),
     };
-    ProbeResult { outcome, connect, tls: None, total, status: None }
+    ProbeResult { outcome, connect, total, ..ProbeResult::default() }
 }

@@ -1,17 +1,13 @@
-//! The TLS side of HTTPS probes: one configuration for each way of verifying, shared by all probes.
+//! The TLS side of probes: one configuration for each way of verifying and each choice of protocols, shared by all probes.
 //!
-//! A configuration with its own roots costs 100 kB and milliseconds; a copy of a shared one costs microseconds, which is
-//! what lets every probe have its own client.
+//! A configuration with its own roots costs 100 kB and milliseconds; a shared one costs a probe nothing.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+        Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
@@ -19,6 +15,7 @@ use rustls::{
 };
 
 use super::ProbeError;
+use crate::health::check::HttpVersion;
 
 /// Makes ring the process's TLS provider. Cheap, and harmless when done twice; anything that uses TLS panics without it.
 pub fn install_crypto_provider() {
@@ -34,6 +31,11 @@ pub enum TrustedRoots {
     Only(Vec<CertificateDer<'static>>),
 }
 
+/// HTTP/2 in ALPN.
+pub const ALPN_HTTP2: &[u8] = b"h2";
+/// HTTP/1.1 in ALPN.
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+
 /// The shared TLS configurations. Clones share them.
 #[derive(Debug, Clone)]
 pub struct TlsModes {
@@ -43,9 +45,17 @@ pub struct TlsModes {
 #[derive(Debug)]
 struct Modes {
     roots: TrustedRoots,
-    unverified: ClientConfig,
+    unverified: ByVersion,
     /// Made when the first verified probe asks: most configurations have none, and a host need not have a CA bundle.
-    verified: OnceLock<Option<ClientConfig>>,
+    verified: OnceLock<Option<ByVersion>>,
+}
+
+/// A configuration for each choice of protocols.
+#[derive(Debug)]
+struct ByVersion {
+    auto: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
 }
 
 impl TlsModes {
@@ -56,19 +66,33 @@ impl TlsModes {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AcceptAny(ring::default_provider())))
             .with_no_client_auth();
-        TlsModes { modes: Arc::new(Modes { roots, unverified: finish(unverified), verified: OnceLock::new() }) }
+        let unverified = ByVersion::new(unverified);
+        TlsModes { modes: Arc::new(Modes { roots, unverified, verified: OnceLock::new() }) }
     }
 
-    /// The configuration for a probe that accepts any certificate; it also serves plain HTTP, which needs none.
-    pub fn unverified(&self) -> ClientConfig {
-        self.modes.unverified.clone()
-    }
-
-    /// The configuration for a probe that verifies the certificate.
+    /// The configuration for a probe: whether it verifies the certificate, and what it offers by ALPN.
     ///
     /// # Errors
     /// [`ProbeError::NoTrustedRoots`] when there is nothing to verify with.
-    pub fn verified(&self) -> Result<ClientConfig, ProbeError> {
+    pub fn config(&self, verify: bool, version: HttpVersion) -> Result<Arc<ClientConfig>, ProbeError> {
+        let by_version = if verify { self.verified_by_version()? } else { &self.modes.unverified };
+        Ok(by_version.of(version).clone())
+    }
+
+    /// A configuration that accepts any certificate and speaks HTTP/1.1.
+    pub fn unverified(&self) -> Arc<ClientConfig> {
+        self.modes.unverified.http1.clone()
+    }
+
+    /// A configuration that verifies the certificate and speaks HTTP/1.1.
+    ///
+    /// # Errors
+    /// [`ProbeError::NoTrustedRoots`] when there is nothing to verify with.
+    pub fn verified(&self) -> Result<Arc<ClientConfig>, ProbeError> {
+        self.config(true, HttpVersion::Http1)
+    }
+
+    fn verified_by_version(&self) -> Result<&ByVersion, ProbeError> {
         let made = self.modes.verified.get_or_init(|| {
             let mut store = RootCertStore::empty();
             let certificates = match &self.modes.roots {
@@ -80,10 +104,40 @@ impl TlsModes {
                 tracing::debug!(unusable, "CA certificates skipped: not in a form that can be used");
             }
             let some = !store.is_empty();
-            some.then(|| finish(builder().with_root_certificates(store).with_no_client_auth()))
+            some.then(|| ByVersion::new(builder().with_root_certificates(store).with_no_client_auth()))
         });
-        made.clone().ok_or(ProbeError::NoTrustedRoots)
+        made.as_ref().ok_or(ProbeError::NoTrustedRoots)
     }
+}
+
+impl ByVersion {
+    fn new(mut config: ClientConfig) -> Self {
+        config.resumption = Resumption::disabled(); // a resumed session would not look at the certificate again
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            Arc::new(config)
+        };
+        ByVersion {
+            auto: offering(&[ALPN_HTTP2, ALPN_HTTP1]),
+            http1: offering(&[ALPN_HTTP1]),
+            http2: offering(&[ALPN_HTTP2]),
+        }
+    }
+
+    fn of(&self, version: HttpVersion) -> &Arc<ClientConfig> {
+        match version {
+            HttpVersion::Auto => &self.auto,
+            HttpVersion::Http1 => &self.http1,
+            HttpVersion::Http2 => &self.http2,
+        }
+    }
+}
+
+/// When a certificate runs out, Unix time in seconds; `None` when it cannot be read.
+pub fn expiry_s(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(read.validity().not_after.timestamp())
 }
 
 fn host_roots() -> Vec<CertificateDer<'static>> {
@@ -98,54 +152,6 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports TLS 1.2 and 1.3")
-}
-
-fn finish(mut config: ClientConfig) -> ClientConfig {
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.resumption = Resumption::disabled();
-    config
-}
-
-/// Calls `on_start` when a handshake on the returned configuration begins, which is the moment the TCP connection is open.
-///
-/// reqwest times TCP and TLS as one; rustls asks its session store before the first message. The store also keeps nothing:
-/// a resumed session would not look at the certificate again.
-pub fn watching_start(mut config: ClientConfig, on_start: impl Fn() + Send + Sync + 'static) -> ClientConfig {
-    config.resumption = Resumption::store(Arc::new(StartWatch(on_start)));
-    config
-}
-
-struct StartWatch<F>(F);
-
-impl<F> fmt::Debug for StartWatch<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StartWatch")
-    }
-}
-
-impl<F: Fn() + Send + Sync> ClientSessionStore for StartWatch<F> {
-    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        (self.0)();
-        None
-    }
-
-    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        (self.0)();
-        None
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {}
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        (self.0)();
-        None
-    }
 }
 
 /// `verify-tls = false`: neither the certificate nor the signature made with it is looked at.

@@ -11,9 +11,9 @@ use rustls::{
 use super::*;
 use crate::health::install_crypto_provider;
 
-type Ca = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Ca = CertifiedIssuer<'static, KeyPair>;
 
-fn ca(name: &str) -> Ca {
+pub(super) fn ca(name: &str) -> Ca {
     let mut params = CertificateParams::new([]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name); // or it would look like the issuer of all others
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -21,10 +21,15 @@ fn ca(name: &str) -> Ca {
 }
 
 /// What a server shows: for whom, by which CA (`None`: by itself), and until when.
-fn certificate(name: &str, ca: Option<&Ca>, last_year: i32) -> ServerConfig {
+pub(super) fn certificate(name: &str, ca: Option<&Ca>, last_year: i32) -> ServerConfig {
+    certificate_with(name, ca, |params| params.not_after = date_time_ymd(last_year, 1, 1))
+}
+
+fn certificate_with(name: &str, ca: Option<&Ca>, change: impl FnOnce(&mut CertificateParams)) -> ServerConfig {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 1, 1));
+    params.not_before = date_time_ymd(2020, 1, 1);
+    change(&mut params);
     let made = match ca {
         Some(ca) => params.signed_by(&key, ca).unwrap(),
         None => params.self_signed(&key).unwrap(),
@@ -71,11 +76,11 @@ async fn tls_server(
     (at, asked)
 }
 
-fn trusting(ca: &Ca) -> NetProbe {
+pub(super) fn trusting(ca: &Ca) -> NetProbe {
     NetProbe::new(TrustedRoots::Only(vec![ca.der().clone()]))
 }
 
-fn https(at: SocketAddr, host: Option<&str>, verify_tls: bool) -> Check {
+pub(super) fn https(at: SocketAddr, host: Option<&str>, verify_tls: bool) -> Check {
     http_within(at, AMPLE, |http| {
         (http.tls, http.verify_tls, http.host) = (true, verify_tls, host.map(str::to_owned));
     })
@@ -118,6 +123,23 @@ async fn a_certificate_must_be_valid_for_the_host_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn the_certificate_that_was_shown_tells_when_it_runs_out() {
+    let trusted = ca("trusted");
+    let net = trusting(&trusted);
+    let soon = date_time_ymd(2100, 1, 1) + Duration::from_secs(4_711);
+    let until_soon = |params: &mut CertificateParams| params.not_after = soon;
+    for (config, verify, expected) in [
+        (certificate_with("web.example", Some(&trusted), until_soon), true, Some(soon.unix_timestamp())),
+        (certificate("web.example", None, 2021), false, Some(date_time_ymd(2021, 1, 1).unix_timestamp())),
+        (certificate("web.example", None, 2021), true, None), // the handshake never ended
+    ] {
+        let (at, _) = tls_server(config, Duration::ZERO).await;
+        let result = probe_with(&net, Endpoint::Address(at.ip()), https(at, Some("web.example"), verify)).await;
+        assert_eq!(result.certificate_expires_s, expected, "{result}");
+    }
+}
+
+#[tokio::test]
 async fn the_server_name_follows_the_host_and_is_left_out_for_addresses() {
     let trusted = ca("trusted");
     let (at, mut asked) = tls_server(certificate("web.example", Some(&trusted), 2100), Duration::ZERO).await;
@@ -129,6 +151,7 @@ async fn the_server_name_follows_the_host_and_is_left_out_for_addresses() {
         (Endpoint::Name("web.example".into()), None, Some("web.example")),
         (Endpoint::Name("web.example".into()), Some("app.example"), Some("app.example")),
         (address(), None, None),
+        (Endpoint::Name("web.example".into()), Some("192.0.2.1"), None),
     ] {
         assert!(probe_with(&net, endpoint, https(at, host, false)).await.is_success());
         assert_eq!(asked.recv().await.unwrap().as_deref(), expected);

@@ -1,5 +1,7 @@
 //! Real servers on loopback, one for each way to succeed or fail.
 
+mod grpc;
+mod http2;
 mod https;
 
 use std::{
@@ -16,7 +18,7 @@ use tokio::{
 
 use super::*;
 use crate::health::{
-    Check, Endpoint, HttpCheck, StatusSet, Targets, probe_once,
+    Check, Endpoint, HttpCheck, Method, StatusSet, Targets, probe_once,
     testing::{http_check, http_part, tcp_check},
 };
 
@@ -60,6 +62,16 @@ async fn answering(pieces: &'static [&'static str]) -> SocketAddr {
             let _ = stream.write_all(piece.as_bytes()).await;
             sleep(Duration::from_millis(5)).await;
         }
+    })
+    .await
+}
+
+/// A server that answers whatever comes first, whether that is a request or not.
+async fn answering_anything(answer: &'static str) -> SocketAddr {
+    server(move |mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.read(&mut [0; 4096]).await; // closing with something unread would reset
     })
     .await
 }
@@ -108,6 +120,16 @@ async fn black_hole() -> (SocketAddr, Vec<socket2::Socket>) {
         held.push(filler);
     }
     panic!("64 connections did not fill a queue of none");
+}
+
+/// Thousands of them may hang at a time.
+#[tokio::test]
+async fn a_probe_that_is_connecting_is_small() {
+    let net = NetProbe::default();
+    for check in [tcp_check(80), http_check(([127, 0, 0, 1], 80).into())] {
+        let probing = probe_address(&check, IpAddr::from([127, 0, 0, 1]), None, &net.tls, Instant::now());
+        assert!(size_of_val(&probing) <= 2_560, "{} bytes", size_of_val(&probing));
+    }
 }
 
 #[tokio::test]
@@ -340,6 +362,44 @@ async fn the_request_says_who_asks_and_whom() {
         assert_eq!(lines.iter().filter(|line| line.starts_with("host:")).collect::<Vec<_>>(), [&expected]);
         assert!(lines.contains(&concat!("user-agent: isochrone/", env!("CARGO_PKG_VERSION"))), "{text}");
     }
+}
+
+#[tokio::test]
+async fn method_and_headers_are_those_of_the_check() {
+    let heard = Arc::new(Mutex::new(String::new()));
+    let hearing = heard.clone();
+    let at = server(move |mut stream| {
+        let hearing = hearing.clone();
+        async move {
+            *hearing.lock().unwrap() = request(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").await;
+        }
+    })
+    .await;
+    for method in Method::ALL {
+        let check = http_within(at, AMPLE, |http| {
+            (http.method, http.headers) = (method, vec![("authorization".into(), "Bearer x".into())]);
+        });
+        let result = probe(at, check).await;
+        assert_eq!((&result.outcome, result.status), (&Ok(()), Some(200)), "{method:?}: {result}");
+        let text = heard.lock().unwrap().to_ascii_lowercase();
+        assert!(text.starts_with(&format!("{} / http/1.1\r\n", method.as_str().to_ascii_lowercase())), "{text}");
+        assert!(text.lines().any(|line| line == "authorization: bearer x"), "{text}");
+        assert_eq!(text.lines().any(|line| line == "content-length: 0"), method == Method::Post, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_wait_for_the_first_byte_is_told_apart() {
+    let at = server(|mut stream| async move {
+        request(&mut stream).await;
+        sleep(SHORT).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    })
+    .await;
+    let result = probe(at, http_within(at, AMPLE, |_| {})).await;
+    assert!(result.first_byte.unwrap() >= SHORT && result.first_byte.unwrap() <= result.total, "{result:?}");
+    assert!(probe(at, Check { timeout: AMPLE, ..tcp_check(at.port()) }).await.first_byte.is_none());
 }
 
 #[tokio::test]
