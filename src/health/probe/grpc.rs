@@ -57,7 +57,7 @@ pub async fn probe(
 ) -> ProbeResult {
     let mut progress = Progress::begin();
     let outcome = timeout_at(deadline, exchange(check, address, name, tls, timeout, &mut progress)).await;
-    let outcome = outcome.unwrap_or_else(|_elapsed| Err(ProbeError::Timeout { phase: progress.phase, after: timeout }));
+    let outcome = outcome.unwrap_or(Err(ProbeError::Timeout { phase: progress.phase, after: timeout }));
     progress.result(outcome)
 }
 

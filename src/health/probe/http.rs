@@ -45,7 +45,7 @@ pub async fn probe(
     let mut progress = Progress::begin();
     let exchanging = exchange(check, address, name, tls, &mut progress);
     let outcome = timeout_at(deadline, exchanging).await;
-    let outcome = outcome.unwrap_or_else(|_elapsed| Err(ProbeError::Timeout { phase: progress.phase, after: timeout }));
+    let outcome = outcome.unwrap_or(Err(ProbeError::Timeout { phase: progress.phase, after: timeout }));
     progress.result(outcome)
 }
 
