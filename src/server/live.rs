@@ -213,7 +213,7 @@ impl Live {
     }
 
     /// Follows the board for ever: publishes at once when an answer can have changed, and then not again within
-    /// [`PUBLISH_PAUSE`], so that many changes at one time are a few publications.
+    /// `PUBLISH_PAUSE`, so that many changes at one time are a few publications.
     pub async fn follow_health(&self) {
         let mut changes = self.board.changes();
         {
