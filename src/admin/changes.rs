@@ -1,4 +1,4 @@
-//! The paths of the admin interface that change something: overrides and reloads. Who may use them is for [`super::guard`] to say.
+//! The paths of the admin interface that change something: overrides, reloads and heartbeats. Who may use them is for [`super::guard`] to say.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -15,6 +15,7 @@ use axum::{
 use super::{
     force,
     guard::{Peer, require_json},
+    heartbeat,
     http::{Admin, BODY_BYTES_MAX, Refusal},
 };
 
@@ -29,6 +30,7 @@ pub(super) fn router(admin: Admin) -> Router<Admin> {
     Router::new()
         .route("/api/v1/regions/{region}/force", post(force_region))
         .route("/api/v1/regions/{region}/endpoints/{endpoint}/force", post(force_endpoint))
+        .route("/api/v1/checks/{check}/{endpoint}/heartbeat", post(heartbeat::take))
         .route(RELOAD_PATH, post(reload))
         .route_layer(middleware::from_fn_with_state(admin, admit))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX as usize))

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,7 +26,6 @@ use super::{
     Operations, changes,
     connections::{self, Limits},
     guard::Guard,
-    heartbeat,
 };
 use crate::{
     answer::explain::{self, parse_client, parse_qtype},
@@ -77,7 +76,6 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/api/v1/explain", get(explanation))
         .route("/api/v1/history", get(history))
         .merge(changes::router(admin.clone()))
-        .route("/api/v1/checks/{check}/{endpoint}/heartbeat", post(heartbeat::take))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard))
