@@ -128,10 +128,10 @@ def flapping(outcomes):
         for n, period in enumerate(rows):
             outcome = outcomes["defaults", f"flapping, period {period} s", server][-1]
             zero = outcome["steps"][0][0]
-            x = lambda t: x0 + (t - zero) / 600 * width
-            parts.append(bar(outcome, top + row * n, x, row - 1, zero, zero + 600))
-        for minutes in (0, 5, 10):
-            parts.append(f'<text class="d" x="{x0 + minutes / 10 * width:.1f}" y="{top + row * len(rows) + 14}" text-anchor="middle">{minutes} min</text>')
+            x = lambda t: x0 + (t - zero) / 300 * width
+            parts.append(bar(outcome, top + row * n, x, row - 1, zero, zero + 300))
+        for minutes in (0, 1, 2, 3, 4, 5):
+            parts.append(f'<text class="d" x="{x0 + minutes / 5 * width:.1f}" y="{top + row * len(rows) + 14}" text-anchor="middle">{minutes} min</text>')
     for n, period in enumerate(rows):
         if period == 1 or period % 10 == 0:
             parts.append(f'<text class="d" x="{left - 6}" y="{top + row * n + 7}" text-anchor="end">{period} s</text>')
@@ -139,21 +139,60 @@ def flapping(outcomes):
     (HERE / "failover-flapping.svg").write_text(svg("Answers for a region that flaps, by period", "".join(parts), height))
 
 
-def spread(values, unit="s"):
+def spread(outcomes, step):
+    values = [o["moves"][step] for o in outcomes if step < len(o["moves"])]
     known = [v for v in values if v is not None]
     if not known:
-        return "never"
+        return "never" if values else "-"
     low, high = f"{min(known):.1f}", f"{max(known):.1f}"
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+    return f"{low} s" if low == high else f"{low} to {high} s"
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
 
 
 def tables(outcomes):
-    for (times, name, server), all_ in outcomes.items():
-        moves = [spread([o["moves"][n] for o in all_ if n < len(o["moves"])]) for n in range(len(all_[-1]["moves"]))]
-        followed = [f * 1000 for o in all_ for f in o["followed"]]
-        total = lambda key: f"{sum(o[key] for o in all_):,}"
-        print(f"| {name} | {times} | {server} | {', '.join(moves) or '-'} | {f'{max(followed):.0f} ms' if followed else '-'} | "
-              f"{'/'.join(str(o['changes']) for o in all_)} | {total('wrong')} | {total('lost')} | {total('asked')} | {max(o['slowest_ms'] for o in all_):.0f} ms |")
+    """What failover.md shows, in its order."""
+    of = lambda times, name, server="isochrone": outcomes.get((times, name, server), [])
+    both = lambda found: f"{spread(found, 0)} / {spread(found, 1)}"
+    rivals = ["gdnsd", "gdnsd 3/2/2"]
+    compared = [name for name in ORDER if of("defaults", name, rivals[0])]
+    table(["fault", "isochrone: out / back"] + [f"{rival}: out / back" for rival in rivals],
+          [[name, both(of("defaults", name))] + [both(of("defaults", name, rival)) for rival in rivals] for name in compared])
+    counts = lambda found: [f"{sum(o[key] for o in found):,}" for key in ("asked", "lost", "wrong")]
+    moves = lambda found: ", ".join(spread(found, n) for n in range(len(found[-1]["moves"]))) or "-"
+    course = lambda found: " ".join("?" if region is None else "abc"[region] for _, _, region in found[-1]["segments"][:12])
+    head = ["fault", "answers", "changed after", "asked", "lost", "wrong"]
+    for title, times in [("alone", ["defaults"]), ("fast", [t for t in dict.fromkeys(t for t, _, _ in outcomes) if t != "defaults"])]:
+        rows = []
+        for name in ORDER:
+            for t in times:
+                found = of(t, name)
+                if found and not (title == "alone" and name in compared):
+                    label = name if t in ("defaults", "1 s / 500 ms") else f"{name} ({t})"
+                    rows.append([label, course(found), moves(found)] + counts(found))
+        table(head, rows)
+    loss = [key for key in outcomes if "loss" in key[1]]
+    table(["loss", "server", "asked", "lost", "changes"], [[key[1], key[2]] + counts(outcomes[key])[:2] + [str(outcomes[key][-1]["changes"])] for key in loss])
+    flaps = [key for key in outcomes if key[1].startswith("flapping")]
+    for times in dict.fromkeys(key[0] for key in flaps):
+        servers = list(dict.fromkeys(key[2] for key in flaps if key[0] == times))
+        periods = dict.fromkeys(key[1] for key in flaps if key[0] == times)
+        rows = []
+        for period in periods:
+            found = [of(times, period, server)[-1] for server in servers]
+            away = [sum(b - a for a, b, region in o["segments"] if region != 0) / (o["segments"][-1][1] - o["segments"][0][0]) for o in found]
+            rows.append([period] + [f"{o['changes']} ({share:.0%} away)" for o, share in zip(found, away)])
+        table([f"times: {times}"] + servers, rows)
+    everything = [o for all_ in outcomes.values() for o in all_ if o["server"] == "isochrone"]
+    followed = max(f for o in everything for f in o["followed"])
+    asked, lost, wrong = (sum(o[key] for o in everything) for key in ("asked", "lost", "wrong"))
+    print(f"isochrone: {asked:,} asked, {lost} lost, {wrong} wrong; slowest answer {max(o['slowest_ms'] for o in everything):.0f} ms; "
+          f"followed the verdict within {followed * 1000:.0f} ms")
 
 
 if __name__ == "__main__":

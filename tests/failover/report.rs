@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::asker::{EVERY, Record};
+use crate::asker::Record;
 
 /// A time in which all answers named the same region (`None`: no address, or none of a region).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +23,7 @@ pub struct Seen {
     pub lost: usize,
     /// In the order in which questions were asked.
     pub segments: Vec<Segment>,
-    /// Times in which no answer came for longer than 50 ms: the machine, or the server, stood still.
+    /// Times in which no answer came for much longer than the client's pace: the machine, or the server, stood still.
     pub stalls: Vec<(Duration, Duration)>,
     /// The longest time to an answer.
     pub slowest: Duration,
@@ -32,8 +32,8 @@ pub struct Seen {
     regions: Vec<Option<usize>>,
 }
 
-/// Longer than a client that asks every 10 ms waits for the next answer, when nothing is in its way.
-const STALL_MIN: Duration = Duration::from_millis(50);
+/// So much longer than its pace a client does not wait for the next answer, when nothing is in its way.
+const STALL_MIN: Duration = Duration::from_millis(40);
 
 impl Seen {
     /// `region_of` tells which region an answer stands for.
@@ -43,13 +43,14 @@ impl Seen {
         for asked in record.asked.iter().filter(|asked| asked.answered.is_some()) {
             let region = asked.said.and_then(|said| regions[usize::from(said)]);
             match segments.last_mut().filter(|last| last.region == region) {
-                Some(last) => last.to = asked.sent + EVERY,
-                None => segments.push(Segment { from: asked.sent, to: asked.sent + EVERY, region }),
+                Some(last) => last.to = asked.sent + record.every,
+                None => segments.push(Segment { from: asked.sent, to: asked.sent + record.every, region }),
             }
         }
         let mut arrivals: Vec<Duration> = record.asked.iter().filter_map(|asked| asked.answered).collect();
         arrivals.sort_unstable();
-        let stalls = arrivals.windows(2).filter(|pair| pair[1] - pair[0] > STALL_MIN).map(|pair| (pair[0], pair[1]));
+        let stall_min = record.every + STALL_MIN;
+        let stalls = arrivals.windows(2).filter(|pair| pair[1] - pair[0] > stall_min).map(|pair| (pair[0], pair[1]));
         let times = record.asked.iter().filter_map(|asked| Some(asked.answered? - asked.sent));
         Seen {
             server,

@@ -150,7 +150,7 @@ pub fn long() -> Vec<Scenario> {
     ];
     all.push(Scenario {
         name: "flapping".into(),
-        run: Box::new(|| flapping(&DEFAULTS, &(1..=60).collect::<Vec<_>>(), Duration::from_secs(600), &RIVALS)),
+        run: Box::new(|| flapping(&DEFAULTS, &(1..=60).collect::<Vec<_>>(), Duration::from_secs(300), &RIVALS)),
     });
     all
 }

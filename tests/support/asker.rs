@@ -39,6 +39,8 @@ pub struct Record {
     pub begun: Instant,
     /// The same moment by the clock on the wall, which logs show.
     pub begun_wall: SystemTime,
+    /// From one question to the next.
+    pub every: Duration,
     pub asked: Vec<Asked>,
     /// What first records held, each once: four bytes of an address, or the uncompressed name of a CNAME.
     pub data: Vec<Vec<u8>>,
@@ -57,7 +59,8 @@ impl Asker {
         let socket = namespace.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         socket.connect(server).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let record = Record { begun: Instant::now(), begun_wall: SystemTime::now(), asked: vec![], data: vec![] };
+        let record =
+            Record { begun: Instant::now(), begun_wall: SystemTime::now(), every, asked: vec![], data: vec![] };
         let record = Arc::new(Mutex::new(record));
         let ended = Arc::new(AtomicBool::new(false));
         let (into, until, question) = (record.clone(), ended.clone(), question(name));
@@ -135,7 +138,7 @@ fn ask(socket: &UdpSocket, record: &Mutex<Record>, ended: &AtomicBool, mut quest
         wait_readable(&[socket.as_fd()], next.max(now + Duration::from_millis(1)));
         while let Ok(len) = socket.recv(&mut reply) {
             let at = begun.elapsed();
-            let Some((id, answer)) = read(&reply[..len], question.len()) else { continue };
+            let Some((id, first)) = read(&reply[..len], question.len()) else { continue };
             let mut record = record.lock().unwrap();
             let record = &mut *record;
             let Some(asked) = record.asked.get_mut(places[usize::from(id)]) else { continue };
@@ -144,7 +147,7 @@ fn ask(socket: &UdpSocket, record: &Mutex<Record>, ended: &AtomicBool, mut quest
             }
             asked.answered = Some(at);
             open -= 1;
-            if let Some((data, ttl_s)) = answer {
+            if let Some(First { data, ttl_s }) = first {
                 let place = record.data.iter().position(|known| known == data).unwrap_or_else(|| {
                     record.data.push(data.to_vec());
                     record.data.len() - 1
@@ -155,8 +158,14 @@ fn ask(socket: &UdpSocket, record: &Mutex<Record>, ended: &AtomicBool, mut quest
     }
 }
 
-/// Id of a reply, and data and TTL of the first record after the question, an address or an alias.
-fn read(reply: &[u8], question_len: usize) -> Option<(u16, Option<(&[u8], u32)>)> {
+/// The first record after the question, an address or an alias.
+struct First<'r> {
+    data: &'r [u8],
+    ttl_s: u32,
+}
+
+/// Id of a reply, and its first record if there is one.
+fn read(reply: &[u8], question_len: usize) -> Option<(u16, Option<First<'_>>)> {
     let id = u16::from_be_bytes(reply.get(..2)?.try_into().ok()?);
     let is_good = reply[2] & 0x80 != 0 && reply.get(3)? & 0x0f == 0;
     let head: Option<[u8; 12]> = reply.get(question_len..question_len + 12).and_then(|head| head.try_into().ok());
@@ -166,5 +175,5 @@ fn read(reply: &[u8], question_len: usize) -> Option<(u16, Option<(&[u8], u32)>)
     };
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     let data = reply.get(question_len + 12..question_len + 12 + len)?;
-    Some((id, Some((data, u32::from_be_bytes([t0, t1, t2, t3])))))
+    Some((id, Some(First { data, ttl_s: u32::from_be_bytes([t0, t1, t2, t3]) })))
 }

@@ -42,6 +42,11 @@ pub fn prepare() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix("iso").and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let inside = Command::new("ip").args(["netns", "pids", &name]).output().map(|output| output.stdout);
+            let inside = String::from_utf8(inside.unwrap_or_default()).unwrap_or_default();
+            for id in inside.lines() {
+                let _ = Command::new("kill").arg(id).status();
+            }
             let _ = Command::new("ip").args(["netns", "del", &name]).status();
             let _ = fs::remove_dir_all(etc(&name));
         }
