@@ -83,7 +83,7 @@ def svg(title, body, height):
 
 ORDER = ["refused", "reset", "black hole", "half-open", "partition", "slow, just over the timeout", "slow, just under the timeout",
          "status 500", "body mismatch", "TLS expired", "TLS wrong name", "TLS self-signed", "partition, then another",
-         "all regions down", "prober cut off", "endpoint address change", "1,000 endpoints refuse", "1,000 endpoints silent",
+         "all regions down", "prober cut off", "prober cut off while a is down", "endpoint address change", "1,000 endpoints refuse", "1,000 endpoints silent",
          "delay and reordering"]
 
 

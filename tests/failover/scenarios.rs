@@ -103,6 +103,7 @@ pub fn short() -> Vec<Scenario> {
         scenario("partition, then another", PARTITION, false),
         scenario("all regions down", ALL_DOWN, false),
         scenario("prober cut off", CUT_OFF, false),
+        scenario("prober cut off while a is down", CUT_OFF_BESIDE, false),
         scenario("endpoint address change", ADDRESS_CHANGE, false),
         scenario("1,000 endpoints refuse", THOUSAND_REFUSE, false),
     ];
@@ -144,6 +145,7 @@ pub fn long() -> Vec<Scenario> {
         ),
         with_defaults("all regions down", ALL_DOWN, false),
         with_defaults("prober cut off", CUT_OFF, false),
+        with_defaults("prober cut off while a is down", CUT_OFF_BESIDE, false),
         with_defaults("endpoint address change", ADDRESS_CHANGE, false),
         with_defaults("1,000 endpoints refuse", THOUSAND_REFUSE, false),
         with_defaults("1,000 endpoints silent", THOUSAND_SILENT, false),
@@ -355,17 +357,41 @@ const ALL_DOWN: Play = Play {
 };
 
 /// isochrone's own links to all regions fail at once; nothing is wrong with any region.
+fn cut_off(site: &mut Site) {
+    site.home.filter("iifname \"r250\" accept; drop", "oifname \"r250\" accept; drop");
+}
+
 const CUT_OFF: Play = Play {
     regions: 3,
     steps: |times| {
-        let cut = |site: &mut Site| site.home.filter("iifname \"r250\" accept; drop", "oifname \"r250\" accept; drop");
+        let (cut, healed) = (times.silent_max, times.back_max);
         vec![
-            Step { what: "cut off", act: cut, expect: Expect::Settles { on: 0, within: times.silent_max } },
+            Step { what: "cut off", act: cut_off, expect: Expect::Settles { on: 0, within: cut } },
             Step {
                 what: "healed",
                 act: |site| site.home.pass_all(),
-                expect: Expect::Settles { on: 0, within: times.back_max },
+                expect: Expect::Settles { on: 0, within: healed },
             },
+        ]
+    },
+    ..NOTHING
+};
+
+/// The same while the first region really is down: the last verdicts stay, so that nobody is sent there.
+const CUT_OFF_BESIDE: Play = Play {
+    regions: 3,
+    steps: |times| {
+        let (out, back) = (times.refused_max, times.back_max);
+        let cut = Expect::Settles { on: 1, within: times.silent_max };
+        vec![
+            Step {
+                what: "a down",
+                act: |site| site.regions[0].nginx = None,
+                expect: Expect::Moves { to: 1, within: out },
+            },
+            Step { what: "cut off", act: cut_off, expect: cut },
+            Step { what: "healed", act: |site| site.home.pass_all(), expect: Expect::Settles { on: 1, within: back } },
+            Step { what: "a back", act: |site| site.serve(0, false), expect: Expect::Moves { to: 0, within: back } },
         ]
     },
     ..NOTHING

@@ -145,13 +145,7 @@ impl Site {
         let port = if tls { 443 } else { 80 };
         let listen = [format!("0.0.0.0:{port}")];
         let name = format!("nginx-{}", region.namespace.name());
-        region.nginx = Some(Nginx::start_as(
-            region.namespace.command("nginx"),
-            &self.folder,
-            &name,
-            &listen,
-            if tls { "ssl" } else { "" },
-        ));
+        region.nginx = Some(Nginx::start_as(region.namespace.command("nginx"), &self.folder, &name, &listen, if tls { "ssl" } else { "" }));
     }
 
     /// Starts the strange server in a region, on port 80 of all its addresses; [`Site::behave`] tells it what to do.
@@ -199,7 +193,7 @@ impl Site {
         self.program = Some(program);
         // No client asks before everything is known to be up: a region that was slow to start is no fault.
         wait_for("the first probes", || {
-            let status = self.status();
+            let status = self.status()?;
             let endpoints = status["regions"].as_array()?.iter().flat_map(|r| r["endpoints"].as_array().unwrap());
             endpoints.clone().all(|e| e["decided"] == true && e["state"] == "up").then_some(())
         });
@@ -254,10 +248,11 @@ impl Site {
             .position(|region| region.address.octets() == *data || region.aliases.iter().any(|a| a == data))
     }
 
-    /// What the program says of itself.
-    pub fn status(&self) -> serde_json::Value {
+    /// What the program says of itself; `None` where it is too busy to say anything.
+    fn status(&self) -> Option<serde_json::Value> {
         let program = self.program.as_ref().expect("it was started");
-        self.home.inside(|| program.json("/api/v1/status"))
+        let (code, body) = self.home.inside(|| program.get("/api/v1/status"));
+        (code == 200).then(|| serde_json::from_str(&body).expect("it is JSON"))
     }
 
     /// Ends the asking, and tells what each client saw.

@@ -113,7 +113,9 @@ fn judge(scenario: &str, times: &Times, seen: Seen, steps: &[(Duration, &Step)],
                 if moved.is_none_or(|moved| moved > allowed(within, changed)) {
                     complaints.push(format!("{}: answers moved after {moved:?}, not within {within:?}", step.what));
                 }
-                match log.and_then(|log| verdict_before(log, &seen, changed)).filter(|at| *at >= from) {
+                // A machine that stands still writes the line late, perhaps after the answers that follow it.
+                let latest = changed + FOLLOW_ALLOWANCE + seen.stalled(from, to);
+                match log.and_then(|log| newest_verdict(log, &seen, latest)).filter(|at| *at >= from) {
                     Some(verdict) => {
                         let late = changed.saturating_sub(verdict);
                         if late > FOLLOW_MAX + EVERY + FOLLOW_ALLOWANCE + 2 * seen.stalled(verdict, changed) {
@@ -148,16 +150,15 @@ fn judge(scenario: &str, times: &Times, seen: Seen, steps: &[(Duration, &Step)],
     Outcome { scenario: scenario.into(), times: times.label, seen, steps, moves, followed, wrong, complaints }
 }
 
-/// The newest verdict in the log that came before this moment, or so shortly after that a busy machine wrote it late; on the client's
-/// clock.
-fn verdict_before(log: &str, seen: &Seen, moment: Duration) -> Option<Duration> {
+/// The newest verdict in the log up to this moment, on the client's clock.
+fn newest_verdict(log: &str, seen: &Seen, latest: Duration) -> Option<Duration> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let verdicts = lines.filter(|line| {
         let message = line["message"].as_str().unwrap_or_default();
         message == "endpoint is down" || message == "endpoint is up again"
     });
     let times = verdicts.filter_map(|line| seen.at_wall(line["timestamp"].as_str()?));
-    times.take_while(|at| *at <= moment + FOLLOW_ALLOWANCE).last()
+    times.take_while(|at| *at <= latest).last()
 }
 
 impl Outcome {
