@@ -145,7 +145,13 @@ impl Site {
         let port = if tls { 443 } else { 80 };
         let listen = [format!("0.0.0.0:{port}")];
         let name = format!("nginx-{}", region.namespace.name());
-        region.nginx = Some(Nginx::start_as(region.namespace.command("nginx"), &self.folder, &name, &listen, if tls { "ssl" } else { "" }));
+        region.nginx = Some(Nginx::start_as(
+            region.namespace.command("nginx"),
+            &self.folder,
+            &name,
+            &listen,
+            if tls { "ssl" } else { "" },
+        ));
     }
 
     /// Starts the strange server in a region, on port 80 of all its addresses; [`Site::behave`] tells it what to do.
