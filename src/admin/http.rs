@@ -611,8 +611,8 @@ mod tests {
     #[tokio::test]
     async fn a_heartbeat_is_taken_in_with_a_body_or_without_and_a_wrong_one_is_told_what_to_send() {
         let send = |path: &str, body: &str| {
-            let request = Request::post(format!("/api/v1/checks/{path}/heartbeat")).body(Body::from(body.to_string()));
-            ask(ready(), request.unwrap())
+            let request = Request::post(format!("/api/v1/checks/{path}/heartbeat")).header(header::HOST, "localhost");
+            ask(ready(), request.body(Body::from(body.to_string())).unwrap())
         };
         for (path, body, status, part) in [
             ("cron/192.0.2.1", "", 200, r#""state":"up","within_s":60.0"#),
@@ -638,6 +638,9 @@ mod tests {
         }
         let (status, body, _) = get(ready(), "/api/v1/checks/cron/192.0.2.1/heartbeat").await;
         assert_eq!((status.as_u16(), error_in(&body).ends_with("takes POST, not GET")), (405, true), "{body}");
+        let remote = router(Arc::new(Scripted { is_remote: true, ..Scripted::default() }));
+        let request = Request::post("/api/v1/checks/cron/192.0.2.1/heartbeat").body(Body::empty()).unwrap();
+        assert_eq!(ask(remote, request).await.0, StatusCode::FORBIDDEN, "anybody could keep an endpoint up");
     }
 
     #[tokio::test]
