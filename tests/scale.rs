@@ -102,7 +102,9 @@ fn endpoints_that_hang_never_take_the_last_open_files() {
     assert!(most as u64 <= FILES - 50, "{most} files were open, and clients may have 50 more");
     let log = server.stderr();
     assert!(!log.contains("this host could not probe") && !log.contains("Too many open files"), "{log}");
-    assert_eq!(server.json("/api/v1/status")["regions"][0]["usable"], false, "all of them hang");
+    wait_for("the answers to follow the last of the verdicts: all of them hang", || {
+        (server.json("/api/v1/status")["regions"][0]["usable"] == false).then_some(())
+    });
 }
 
 #[test]

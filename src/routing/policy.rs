@@ -82,10 +82,10 @@ pub enum Reason {
     Best,
     /// A better one is not usable.
     Failover,
-    /// None is usable but for those that are held down: the first of them.
-    LastResort,
     /// It is drained, but none is usable that is not.
     Drained,
+    /// None is usable but for those that are held down: the first of them.
+    LastResort,
     /// None is usable: the first of the ranking, with all its endpoints.
     AllDown,
 }
@@ -99,12 +99,21 @@ impl Reason {
         match self {
             Reason::Best => "best",
             Reason::Failover => "failover",
-            Reason::LastResort => "last-resort",
             Reason::Drained => "drained",
+            Reason::LastResort => "last-resort",
             Reason::AllDown => "all-down",
         }
     }
 }
+
+/// Counters are found by a reason's number and named by its place in the list.
+const _: () = {
+    let mut n = 0;
+    while n < Reason::ALL.len() {
+        assert!(Reason::ALL[n] as usize == n);
+        n += 1;
+    }
+};
 
 /// Shortest prefixes whose hash decides (behaviour of weighted answers and windows): /24 and /48.
 const NETWORK_LEN_V4: u8 = 24;

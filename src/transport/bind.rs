@@ -303,7 +303,9 @@ mod tests {
 
     #[test]
     fn a_udp_port_that_another_program_has_is_an_error() {
-        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Some other test may have the port for TCP.
+        let is_free = |taken: &UdpSocket| std::net::TcpListener::bind(taken.local_addr().unwrap()).is_ok();
+        let taken = std::iter::repeat_with(|| UdpSocket::bind("127.0.0.1:0").unwrap()).find(is_free).unwrap();
         let errors = bind(&[Listen { address: taken.local_addr().unwrap(), is_default: false }], 1).unwrap_err();
         assert_eq!(errors[0].protocol, "UDP");
     }
