@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{Reply, Respond, TransportKind, Worker};
 use crate::{
-    sys::{UdpBatch, readiness::watch_for_datagrams},
+    sys::{UdpBatch, batch::SLOTS, readiness::watch_for_datagrams},
     telemetry::{DropReason, QtypeClass},
 };
 
@@ -90,9 +90,9 @@ fn serve_ready<R: Respond>(
             };
             is_busy = true;
             match exchange(socket.get_ref(), batch, worker) {
-                // A lone datagram means a quiet socket: asking once more to be told that nothing is there would double the
-                // receive calls. What comes from here on raises a new event, as readiness is edge-triggered.
-                Ok(1) => ready.clear_ready(),
+                // Fewer than there was room for: the socket is empty. Asking once more to be told so would cost a call a
+                // batch. What comes from here on raises a new event, as readiness is edge-triggered.
+                Ok(received) if received < SLOTS => ready.clear_ready(),
                 Ok(_) => {}
                 // With any other error too: asked again at once, a broken socket would spin.
                 Err(_) => ready.clear_ready(),
