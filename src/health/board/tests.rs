@@ -1,3 +1,6 @@
+use std::cell::RefCell;
+use std::sync::Once;
+
 use super::*;
 use crate::health::testing::{address, failure, success, tcp_check};
 use crate::health::{Check, Endpoint};
@@ -152,29 +155,40 @@ fn other_times_for_the_same_probe_keep_the_state_until_its_first_result() {
     assert_eq!(board.snapshot()[TargetId(0)].state, State::Up);
 }
 
-#[test]
-fn every_transition_is_logged_with_its_reason() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
+/// What the calling thread has logged while `act` ran.
+///
+/// One subscriber serves all threads, because a call site that another thread reaches first is switched off for good where
+/// only this one had a subscriber.
+fn logged(act: impl FnOnce()) -> String {
+    thread_local!(static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+    struct Log;
     impl std::io::Write for Log {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
             Ok(bytes.len())
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
     }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, || {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init();
+        tracing::callsite::rebuild_interest_cache();
+    });
+    LOG.take();
+    act();
+    String::from_utf8(LOG.take()).unwrap()
+}
+
+#[test]
+fn every_transition_is_logged_with_its_reason() {
+    let text = logged(|| {
         let (board, targets) = board(three(&Arc::new(tcp_check(80))));
         for result in [success(3), failure(), failure(), failure(), failure(), success(3), success(3), success(3)] {
             tell(&board, &targets.list()[0], result);
         }
     });
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[0].contains("WARN") && lines[0].contains("endpoint is down endpoint=192.0.2.1 check=web"), "{text}");
