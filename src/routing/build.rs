@@ -6,8 +6,11 @@ use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::map::{Bits, ClientMap, Entry, RangeMap, Rankings};
 use super::overlay::{Overlay, Segment};
+use super::{
+    map::{ClientMap, Entry, Rankings},
+    ranges::{Bits, RangeMap},
+};
 use crate::{
     config::model::{ClientMatch, RegionId, Rule},
     geo::{GeoError, Locations, Place, asn::AsnTable, special::embedded_v4},

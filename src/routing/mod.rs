@@ -10,6 +10,7 @@ pub mod map;
 mod overlay;
 pub mod plan;
 pub mod policy;
+mod ranges;
 pub mod rate_limit;
 pub mod signed;
 pub mod snapshot;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::map::Bits;
+use super::ranges::Bits;
 
 /// What the overlay says of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -120,11 +120,11 @@ impl UdpBatch {
         UdpBatch { inner, received: 0, queued: 0 }
     }
 
-    /// Takes up to [`SLOTS`] datagrams that wait on `socket`, without blocking; forgets the last ones. Returns how many: slots
-    /// `0..n` now hold them.
+    /// Takes up to [`SLOTS`] datagrams that wait on `socket`; if none does, waits for the first as the socket is set to (not at all
+    /// if it is non-blocking). Forgets the last ones. Returns how many: slots `0..n` now hold them.
     ///
     /// # Errors
-    /// `WouldBlock` when none waits; else what `recvmmsg` says twice in a row.
+    /// `WouldBlock` when none waits, or none came in the socket's time limit; else what `recvmmsg` says twice in a row.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let base = self.inner.as_ptr();
         for slot in 0..self.received {
@@ -146,7 +146,7 @@ impl UdpBatch {
                     socket.as_raw_fd(),
                     (&raw mut (*base).received).cast(),
                     SLOTS as c_uint,
-                    libc::MSG_DONTWAIT as _,
+                    libc::MSG_WAITFORONE as _,
                     ptr::null_mut(),
                 )
             };

@@ -5,6 +5,5 @@ pub mod batch;
 pub mod errors;
 pub mod limits;
 pub mod options;
-pub mod readiness;
 
 pub use batch::{Datagram, UdpBatch};

@@ -1,9 +1,9 @@
 //! Sockets in, sockets out: UDP, TCP and the encrypted transports around the answering core. Must never know a DNS rule: a
 //! message is bytes, and whether it is answered is the core's word.
 //!
-//! [`bind()`] and [`bind_encrypted`] open every socket before anything is served, [`start`] gives them to threads: one worker a
-//! core for UDP, each with its own `SO_REUSEPORT` sockets, one for all TCP, and one each for TLS, QUIC and HTTPS where they are
-//! asked for. No thread shares anything writable with another.
+//! [`bind()`] and [`bind_encrypted`] open every socket before anything is served, [`start`] gives them to threads: for UDP
+//! one a core and address, each with its own `SO_REUSEPORT` socket, one for all TCP, and one each for TLS, QUIC and HTTPS where they
+//! are asked for. No thread shares anything writable with another.
 
 mod accept;
 pub mod bind;
@@ -83,8 +83,8 @@ where
 {
     let mut serving =
         Serving { stop: watch::Sender::new(false), limits: watch::Sender::new(*limits), threads: Vec::new() };
-    for (number, sockets) in bound.udp.into_iter().enumerate() {
-        let engine = udp::Engine::new(sockets, make_worker(), serving.stop.subscribe())?;
+    for (number, socket) in bound.udp.into_iter().flatten().enumerate() {
+        let engine = udp::Engine::new(socket, make_worker(), serving.stop.subscribe())?;
         serving.spawn(format!("udp-{number}"), move || engine.run())?;
     }
     serving.start_connections(Protocol::Tcp, bound.tcp, make_worker())?;
