@@ -3,7 +3,7 @@
 //! A look-up is paid in cache misses: the data is larger than the first caches, and every pass through the kernel pushes it out of
 //! them. So the way to a range is short and each step reads one cache line: the leading 16 bits lead to a cell, which says
 //! the answer itself if no range begins inside its block (so it is for most blocks), or names the few ranges that do, or leads to
-//! a table of 64 more cells for the next 6 bits. Only who uses the map knows what the values are.
+//! a table of 16 more cells for the next 4 bits, a line again. Only who uses the map knows what the values are.
 
 use std::fmt::Debug;
 
@@ -58,7 +58,7 @@ bits!(u128);
 #[derive(Debug, Clone)]
 pub struct RangeMap<A: Copy> {
     ranges: Vec<Range<A>>,
-    /// 2^16 cells for the leading bits, then tables of 2^6.
+    /// 2^16 cells for the leading bits, then tables of 2^4.
     cells: Vec<Cell>,
 }
 
@@ -71,8 +71,8 @@ struct Range<A: Copy> {
 }
 
 /// What is known of a block of addresses, in 32 bits: its kind in the highest two, then
-/// * whole: 7 bits of scope, 23 of the value: no range begins or ends inside the block;
-/// * ranges: 4 bits of count, less one, 26 of the first one's index: the block lies in so many ranges;
+/// * whole: 8 bits of scope, 22 of the value: no range begins or ends inside the block;
+/// * ranges: 3 bits of count, less one, 27 of the first one's index: the block lies in so many ranges;
 /// * table: 30 bits: number of the table that parts the block.
 #[derive(Debug, Clone, Copy)]
 struct Cell(u32);
@@ -80,23 +80,22 @@ struct Cell(u32);
 const WHOLE: u32 = 0;
 const RANGES: u32 = 1;
 const TABLE: u32 = 2;
-const VALUE_BITS: u32 = 23;
-const INDEX_BITS: u32 = 26;
+const VALUE_BITS: u32 = 22;
+const INDEX_BITS: u32 = 27;
 
 /// Bits that the first cells stand for.
 const ROOT_LEN: u8 = 16;
-/// Bits that a table parts a block by.
-const STRIDE: u8 = 6;
+/// Bits that a table parts a block by: a table is one line of the cache. The family's bits beyond the first cells' are a multiple of
+/// it, so that a block of one address, which lies in one range, ends every way.
+const STRIDE: u8 = 4;
 /// Ranges of a block that are searched one by one: two lines of the cache. A block with more gets a table.
 const RANGES_MAX: usize = 8;
-/// The same for blocks of so few addresses that a table would have cells for less than one.
-const LAST_RANGES_MAX: usize = 16;
 
 impl<A: Bits> RangeMap<A> {
     /// Takes ranges by their first addresses: ascending, the first at address 0. Equal neighbours are merged.
     ///
     /// # Panics
-    /// With 2^26 ranges or more: half a gigabyte of them.
+    /// With 2^27 ranges or more: a gigabyte of them.
     pub fn new(ranges: impl IntoIterator<Item = (A, u32)>) -> Self {
         let mut merged: Vec<Range<A>> = Vec::new();
         for (start, value) in ranges {
@@ -106,7 +105,7 @@ impl<A: Bits> RangeMap<A> {
             }
         }
         merged.shrink_to_fit();
-        assert!(merged.len() < 1 << INDEX_BITS, "a map holds fewer than 2^26 ranges");
+        assert!(merged.len() < 1 << INDEX_BITS, "a map holds fewer than 2^27 ranges");
         let mut map = RangeMap { ranges: merged, cells: Vec::new() };
         map.part(A::ZERO, 0, ROOT_LEN, 0);
         map.cells.shrink_to_fit();
@@ -159,13 +158,12 @@ impl<A: Bits> RangeMap<A> {
 
     /// The cell of the block of `len` bits at `start`, which lies in the ranges `first` to `last`.
     fn cell(&mut self, start: A, len: u8, first: usize, last: usize) -> Cell {
-        let max = if len + STRIDE <= A::LEN { RANGES_MAX } else { LAST_RANGES_MAX };
         let (value, scope_len) = self.at(first, start);
         if first == last && value < 1 << VALUE_BITS {
             return Cell(WHOLE << 30 | u32::from(scope_len) << VALUE_BITS | value);
         }
         let count = last - first + 1;
-        if count <= max {
+        if count <= RANGES_MAX {
             return Cell(RANGES << 30 | (count as u32 - 1) << INDEX_BITS | first as u32);
         }
         let table = (self.cells.len() - (1 << ROOT_LEN)) >> STRIDE;
@@ -194,12 +192,12 @@ impl Cell {
     }
 
     fn whole(self) -> (u32, u8) {
-        (self.0 & ((1 << VALUE_BITS) - 1), (self.0 >> VALUE_BITS & 0x7f) as u8)
+        (self.0 & ((1 << VALUE_BITS) - 1), (self.0 >> VALUE_BITS & 0xff) as u8)
     }
 
     fn ranges(self) -> (usize, usize) {
         let first = (self.0 & ((1 << INDEX_BITS) - 1)) as usize;
-        (first, first + (self.0 >> INDEX_BITS & 0xf) as usize)
+        (first, first + (self.0 >> INDEX_BITS & 0x7) as usize)
     }
 
     fn table_at(self) -> usize {
@@ -251,8 +249,8 @@ mod tests {
 
     #[test]
     fn values_too_large_for_a_cell_are_found_as_well() {
-        let map = RangeMap::new([(0u32, u32::MAX), (0x8000_0000, 7), (0xc000_0000, 1 << 23)]);
-        assert_eq!((map.find(1), map.find(0x8000_0001), map.find(u32::MAX)), ((u32::MAX, 1), (7, 2), (1 << 23, 2)));
+        let map = RangeMap::new([(0u32, u32::MAX), (0x8000_0000, 7), (0xc000_0000, 1 << 22)]);
+        assert_eq!((map.find(1), map.find(0x8000_0001), map.find(u32::MAX)), ((u32::MAX, 1), (7, 2), (1 << 22, 2)));
     }
 
     proptest! {
