@@ -231,3 +231,98 @@ fn geo_compile_makes_a_table_that_a_server_can_use() {
 fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(Folder::new().run_unread(&["demo", "--print-config"]).code(), Some(0));
 }
+
+const TWO_REGIONS: &str = r#"
+[regions.us]
+location = "aws:us-east-1"
+endpoints = ["192.0.2.1"]
+[regions.eu]
+location = "aws:eu-central-1"
+endpoints = ["192.0.2.2"]
+[zones."geo.example"]
+nameservers = ["ns1.example.net."]
+[zones."geo.example".routes."app"]
+[zones."geo.example".routes."old"]
+[zones."geo.example".routes."drawn"]
+regions = ["us", "eu"]
+policy = "weighted"
+weights = { us = 3, eu = 1 }
+"#;
+
+fn moves(folder: &Folder, arguments: &[&str]) -> Value {
+    let done = folder.run(arguments);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    serde_json::from_str(&done.stdout).unwrap()
+}
+
+/// Of a route: its part, and from, to and share of what moves.
+fn route<'m>(moves: &'m Value, name: &str) -> (&'m Value, Vec<(&'m str, &'m str, f64)>) {
+    let routes = moves["routes"].as_array().unwrap();
+    let route = routes.iter().find(|route| route["route"] == name).unwrap();
+    let list = route["ipv4"]["moves"].as_array().unwrap().iter();
+    let name = |region: &'m Value| region.as_str().unwrap_or("nothing");
+    (route, list.map(|one| (name(&one["from"]), name(&one["to"]), one["share"].as_f64().unwrap())).collect())
+}
+
+#[test]
+fn a_plan_tells_who_would_move_and_by_how_many_milliseconds() {
+    let folder = Folder::with_config(TWO_REGIONS);
+    let tokyo = "[regions.ap]\nlocation = \"aws:ap-northeast-1\"\nendpoints = [\"192.0.2.3\"]\n[zones.\"geo.example\"]";
+    let new = TWO_REGIONS.replace("[zones.\"geo.example\"]", tokyo).replace("routes.\"old\"", "routes.\"new\"");
+    folder.write("new.toml", &new);
+    let told = moves(&folder, &["plan", "new.toml", "--config", "isochrone.toml", "--json"]);
+    assert_eq!((&told["regions_added"][0], told["regions_removed"].as_array().unwrap().len()), (&"ap".into(), 0));
+    let (app, list) = route(&told, "app");
+    assert_eq!(app["change"], "moves");
+    assert!(
+        list.iter().all(|(from, to, share)| *to == "ap" && *from != "ap" && (0.01..0.5).contains(share)),
+        "{list:?}"
+    );
+    assert!(list.len() == 2, "from both: {list:?}");
+    let ms = |when: &str| app["ipv4"][when].as_f64().unwrap();
+    assert!(ms("after_ms") < ms("before_ms") - 5.0, "{} {}", ms("before_ms"), ms("after_ms"));
+    let shares: f64 = app["ipv4"]["regions"].as_array().unwrap().iter().map(|r| r["after"].as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{app}");
+    assert_eq!(
+        (&route(&told, "new").0["change"], &route(&told, "old").0["change"]),
+        (&"added".into(), &"removed".into())
+    );
+    assert_eq!(route(&told, "drawn").0["change"], "same", "the weights name the same regions");
+
+    let same = folder.run(&["plan", "isochrone.toml", "--config", "isochrone.toml"]);
+    assert!(same.code == Some(0) && same.stdout.ends_with("no network moves\n"), "{same:?}");
+    let table = folder.run(&["plan", "new.toml", "--config", "isochrone.toml"]);
+    assert!(
+        table.stdout.contains("app in geo.example. (moves)") && table.stdout.contains("new regions: ap"),
+        "{table:?}"
+    );
+    folder.write("bad.toml", "[regions]\nx = 1\n");
+    assert_eq!(folder.run(&["plan", "bad.toml", "--config", "isochrone.toml"]).code, Some(2));
+}
+
+#[test]
+fn a_simulated_failure_moves_the_failed_region_s_clients_and_nobody_else() {
+    let folder = Folder::with_config(TWO_REGIONS);
+    let told = moves(&folder, &["simulate", "--down", "eu", "--config", "isochrone.toml", "--json"]);
+    for name in ["app", "drawn"] {
+        let (route, list) = route(&told, name);
+        assert!(matches!(list[..], [("eu", "us", _)]), "{name}: {list:?}");
+        let eu = &route["ipv4"]["regions"].as_array().unwrap()[0];
+        let share = eu["before"].as_f64().unwrap();
+        assert!((share - list[0].2).abs() < 1e-9 && eu["after"] == 0.0, "{name}: {route}");
+        assert!(name == "app" || (0.2..0.3).contains(&share), "a quarter is drawn: {share}");
+    }
+    let everything =
+        moves(&folder, &["simulate", "--down", "eu", "--down", "us", "--config", "isochrone.toml", "--json"]);
+    let (app, _) = route(&everything, "app");
+    assert!((app["ipv4"]["lost"].as_f64().unwrap() - 1.0).abs() < 1e-9, "forced down, nothing answers: {app}");
+    assert_eq!(everything["unchecked"].as_array().unwrap().len(), 2, "nothing would notice");
+    let checked = TWO_REGIONS.replace("[regions.us]", "[checks.web]\ntype = \"tcp\"\nport = 80\n[regions.us]");
+    folder.write("checked.toml", &checked.replace("endpoints = [", "check = \"web\"\nendpoints = ["));
+    let everything =
+        moves(&folder, &["simulate", "--down", "eu", "--down", "us", "--config", "checked.toml", "--json"]);
+    assert_eq!(route(&everything, "app").0["change"], "same", "when all is down, the first answers blindly");
+    assert!(everything["unchecked"].as_array().unwrap().is_empty());
+    let unknown = folder.run(&["simulate", "--down", "mars", "--config", "isochrone.toml"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("it has us, eu"), "{unknown:?}");
+}

@@ -15,11 +15,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
 
 use super::guard::Peer;
+
+/// When the connection that a request came on takes no further one; noted on each request, for answers that go on and on.
+#[derive(Debug, Clone, Copy)]
+pub struct Until(pub Instant);
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +114,10 @@ async fn connection(
     limits: Limits,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let until = Until(Instant::now() + limits.lifetime);
     let router = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(until);
         request
     });
     let _ = stream.set_nodelay(true); // only speed is lost without it

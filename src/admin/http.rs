@@ -12,7 +12,7 @@ use axum::{
     extract::{Query, Request, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     middleware::{self, Next},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,9 @@ use tokio::{
 use super::{
     Operations, changes,
     connections::{self, Limits},
+    events,
     guard::Guard,
+    page,
 };
 use crate::{
     answer::explain::{self, parse_client, parse_qtype},
@@ -65,16 +67,19 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         explaining: Arc::new(Semaphore::new(EXPLAINING_MAX)),
         reading: Arc::new(Semaphore::new(READING_MAX)),
         changing: Arc::new(Semaphore::new(CHANGING_MAX)),
+        followers: Arc::new(Semaphore::new(events::FOLLOWERS_MAX)),
         guard: Arc::default(),
     };
     Router::new()
-        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .merge(page::router())
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/explain", get(explanation))
         .route("/api/v1/history", get(history))
+        .route("/api/v1/traffic", get(traffic))
+        .route("/api/v1/events", get(events::follow))
         .merge(changes::router(admin.clone()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -128,11 +133,12 @@ pub async fn guard(request: Request, next: Next) -> Response {
     };
     let headers = response.headers_mut();
     for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (header::CONTENT_SECURITY_POLICY, page::CONTENT_POLICY),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.insert(name, value);
     }
     response
 }
@@ -174,6 +180,7 @@ pub(super) struct Admin {
     explaining: Arc<Semaphore>,
     pub(super) reading: Arc<Semaphore>,
     pub(super) changing: Arc<Semaphore>,
+    pub(super) followers: Arc<Semaphore>,
     pub(super) guard: Arc<Guard>,
 }
 
@@ -217,6 +224,10 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Refusal> {
 
 async fn status(State(admin): State<Admin>) -> Result<Response, Refusal> {
     Ok(Json(admin.work(&admin.reading, |operations| operations.status()).await?).into_response())
+}
+
+async fn traffic(State(admin): State<Admin>) -> Result<Response, Refusal> {
+    Ok(Json(admin.work(&admin.reading, |operations| operations.traffic()).await?).into_response())
 }
 
 /// The question part of `/api/v1/history`.
@@ -304,7 +315,7 @@ mod tests {
             Heard, Unheard,
             force::{Command, Forced, OverrideStatus, Reloaded},
             guard::Access,
-            status::{History, LocationData, Queries, Reload, Status},
+            status::{History, LocationData, Queries, Reload, Status, Traffic},
         },
         answer::explain::{ClientView, Explanation},
     };
@@ -341,6 +352,14 @@ mod tests {
                 zones: Vec::new(),
                 queries: Queries::default(),
             }
+        }
+
+        fn generation(&self) -> u64 {
+            1
+        }
+
+        fn traffic(&self) -> Traffic {
+            Traffic::default()
         }
 
         fn history(&self, region: &str, endpoint: Option<&str>) -> Option<History> {

@@ -2,10 +2,12 @@
 
 pub mod changes;
 pub mod connections;
+mod events;
 pub mod force;
 pub mod guard;
 mod heartbeat;
 pub mod http;
+mod page;
 pub mod status;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,12 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The state at this moment.
     fn status(&self) -> status::Status;
+
+    /// Counts up with everything that is published.
+    fn generation(&self) -> u64;
+
+    /// Where queries come from.
+    fn traffic(&self) -> status::Traffic;
 
     /// The newest changes of a region's endpoints, or of one of them; `None` when there is no such region or endpoint.
     fn history(&self, region: &str, endpoint: Option<&str>) -> Option<status::History>;

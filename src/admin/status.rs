@@ -197,6 +197,28 @@ pub struct EndpointHistory {
     pub history: Vec<Transition>,
 }
 
+/// What `/api/v1/traffic` says: where the queries of the last minutes came from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Clients of route answers that were sampled since the start.
+    pub sampled: u64,
+    /// Countries, or cells of large ones, by the built-in table; the largest share first, at most 200.
+    pub sources: Vec<Source>,
+}
+
+/// A place that queries come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// ISO 3166-1 country code; `None`: unknown.
+    pub country: Option<String>,
+    /// Degrees north.
+    pub latitude: Option<f32>,
+    /// Degrees east.
+    pub longitude: Option<f32>,
+    /// Share of the sampled queries, 0 to 1; older ones weigh less.
+    pub share: f64,
+}
+
 /// A zone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ZoneStatus {

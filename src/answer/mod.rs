@@ -22,7 +22,7 @@ use crate::{
         rate_limit::{Action, Owner},
         snapshot::Settings,
     },
-    telemetry::{AnswerSlots, DropReason, QtypeClass, TransportKind, WorkerCounters},
+    telemetry::{AnswerSlots, DropReason, QtypeClass, TransportKind, WorkerCounters, samples},
     wire::{
         Edns, ExtendedError, HEADER_LEN, Ignored, Name, Parsed, QName, Question, Rcode, Refusal, Writer, class,
         query::{Cookie, Query, opcode},
@@ -241,6 +241,10 @@ impl Tally {
         if let Some((route, region, reason)) = reply.answered {
             self.turn = self.turn.wrapping_add(1);
             self.slots.answered(snapshot.plan.routes[route].answer_slot(region, reason));
+            if self.turn % samples::EVERY == 0 {
+                let subnet = reply.opt.ecs.map(|(ecs, _)| ecs).filter(|ecs| ecs.source_len > 0);
+                self.counters.samples().note(subnet.map_or(arrival.client, |ecs| ecs.address));
+            }
         }
         let len = match reply.edns {
             Some(_) => reply.writer.finish_with_opt(reply.rcode, &reply.opt),

@@ -7,6 +7,7 @@ mod explain;
 mod force;
 mod geo;
 mod key;
+mod moves;
 mod probe;
 mod remote;
 mod serve;
@@ -44,6 +45,8 @@ pub fn main() -> ExitCode {
         Command::Drain(args) => force::drain(args),
         Command::Force(args) => force::force(args),
         Command::Reload(args) => force::reload(args),
+        Command::Plan(args) => moves::plan(args),
+        Command::Simulate(args) => moves::simulate(args),
         Command::Delegation(args) => delegation::run(args),
         Command::Key(args) => key::run(args),
         Command::Geo(args) => geo::run(args),
@@ -79,6 +82,8 @@ enum Command {
     Drain(force::DrainArgs),
     Force(force::ForceArgs),
     Reload(force::ReloadArgs),
+    Plan(moves::PlanArgs),
+    Simulate(moves::SimulateArgs),
     Delegation(delegation::DelegationArgs),
     Key(key::KeyArgs),
     Geo(geo::GeoArgs),

@@ -7,6 +7,7 @@ pub mod force;
 pub mod hash;
 pub mod health;
 pub mod map;
+pub mod moves;
 mod overlay;
 pub mod plan;
 pub mod policy;

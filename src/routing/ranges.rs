@@ -129,6 +129,12 @@ impl<A: Bits> RangeMap<A> {
         self.at(first + later, address)
     }
 
+    /// The last address of the range that an address lies in.
+    pub fn end_of(&self, address: A) -> A {
+        let after = self.ranges.partition_point(|range| { range.start } <= address);
+        self.ranges.get(after).map_or(A::MAX, |next| { next.start }.previous())
+    }
+
     /// Value and scope at an address of a range.
     fn at(&self, index: usize, address: A) -> (u32, u8) {
         let Range { start, value } = self.ranges[index];

@@ -16,6 +16,7 @@ use super::{
     overrides::Overrides,
     parallel::for_each,
     state::StateDir,
+    traffic::Origins,
     world::{Published, World, target_health, unix_s},
 };
 use crate::{
@@ -62,6 +63,7 @@ pub struct Live {
     pub state: StateDir,
     /// Held while overrides are written.
     keeping: Mutex<()>,
+    origins: Mutex<Origins>,
     control: Mutex<Control>,
 }
 
@@ -137,6 +139,7 @@ impl Live {
             started: now,
             state,
             keeping: Mutex::new(()),
+            origins: Mutex::default(),
             control: Mutex::new(Control {
                 world,
                 zones,
@@ -241,6 +244,15 @@ impl Live {
             self.publish(&mut control, true, None);
         }
         self.tell_of_limiting(&mut control);
+        drop(control);
+        drop(self.origins(Instant::now()));
+    }
+
+    /// Where queries come from, brought up to `now`.
+    pub fn origins(&self, now: Instant) -> MutexGuard<'_, Origins> {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        origins.update(&self.registry, now);
+        origins
     }
 
     /// True when it published. `prepared`: signatures made for the world and zones of `control`, if those before are of others.

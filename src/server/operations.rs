@@ -24,7 +24,7 @@ use crate::{
         http::Refusal,
         status::{
             EndpointHistory, EndpointStatus, Held, History, LocationData, Queries, RegionStatus, SelfDoubt, Status,
-            Transition, ZoneStatus,
+            Traffic, Transition, ZoneStatus,
         },
     },
     answer::explain::{Circumstances, Explanation, Request},
@@ -110,6 +110,14 @@ impl Operations for Running {
             zones: zones(world),
             queries: queries(&self.live),
         }
+    }
+
+    fn generation(&self) -> u64 {
+        self.live.snapshot.load().generation
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.live.origins(Instant::now()).traffic()
     }
 
     fn heartbeat(&self, check: &str, endpoint: &str, up: bool) -> Result<Heard, Unheard> {

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use super::classes::{DropReason, QtypeClass, RCODES, TransportKind};
+use super::{
+    classes::{DropReason, QtypeClass, RCODES, TransportKind},
+    samples::{Sample, Samples},
+};
 
 /// Counters of one worker thread. The methods that count are for that thread alone: two writers lose counts (nothing worse).
 /// Aligned to two cache lines, since processors fetch lines in pairs.
@@ -22,6 +25,7 @@ pub struct WorkerCounters {
     truncated: Counter,
     unsent: Counter,
     tcp_connections: Counter,
+    samples: Samples,
     answers: Mutex<Answers>,
 }
 
@@ -146,6 +150,11 @@ impl WorkerCounters {
         slots
     }
 
+    /// Some of the clients that this worker answered.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
     fn new() -> Self {
         WorkerCounters {
             queries: Default::default(),
@@ -155,6 +164,7 @@ impl WorkerCounters {
             truncated: Counter::default(),
             unsent: Counter::default(),
             tcp_connections: Counter::default(),
+            samples: Samples::default(),
             answers: Mutex::default(),
         }
     }
@@ -251,6 +261,13 @@ impl Registry {
             *latest = Arc::new(AnswerKeys(labels));
         }
         latest.clone()
+    }
+
+    /// What all workers sampled since the last call with the same `seen`, which has a place for each worker.
+    pub fn samples_since(&self, seen: &mut Vec<u64>) -> Vec<Sample> {
+        let workers = lock(&self.workers);
+        seen.resize(workers.len(), 0);
+        workers.iter().zip(seen).flat_map(|(worker, seen)| worker.samples.since(seen)).collect()
     }
 
     /// Sums over all workers, past and present. Counters never go backwards from one call to the next.

@@ -6,6 +6,7 @@ pub mod counters;
 pub mod logs;
 pub mod metrics;
 mod process;
+pub mod samples;
 
 pub use classes::{DropReason, QtypeClass, TransportKind};
 pub use counters::{AnswerKeys, AnswerLabels, AnswerSlots, Registry, Totals, WorkerCounters};

@@ -1,0 +1,278 @@
+//! What a new configuration, or a failure, would move: every route of two worlds side by side, network by network, in words that
+//! people and programs read. Starts nothing and asks nobody: both sides count as healthy but for what is to fail.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::world::World;
+use crate::{
+    config::model::RegionId,
+    geo::{GeoError, Place},
+    latency,
+    routing::{
+        Plan,
+        force::{Force, Forces},
+        health::{HealthView, TargetHealth},
+        moves::{self, Flow, Pair, Side, Tally},
+        plan::{RankBy, Route},
+    },
+};
+
+/// What a change would move.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moves {
+    /// The configuration as it is.
+    pub before: String,
+    /// The configuration as it would be; the same where a failure is simulated.
+    pub after: String,
+    /// Regions that fail.
+    pub down: Vec<String>,
+    /// Those of them whose failure nothing would notice, since they have no check: shown as if an operator took them out.
+    pub unchecked: Vec<String>,
+    /// Regions that only the new configuration has.
+    pub regions_added: Vec<String>,
+    /// Regions that only the old configuration has.
+    pub regions_removed: Vec<String>,
+    /// Every route of either, those of the new configuration first.
+    pub routes: Vec<RouteMoves>,
+}
+
+/// What would become of a route's clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteMoves {
+    /// Its zone.
+    pub zone: String,
+    /// Its owner as written.
+    pub route: String,
+    /// `same`: no network moves; `moves`; `added`; `removed`.
+    pub change: String,
+    /// Networks of IPv4, counted in /24.
+    pub ipv4: NetworkMoves,
+    /// Networks of IPv6, counted in /48.
+    pub ipv6: NetworkMoves,
+}
+
+/// What would become of the networks of a family that have a place.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct NetworkMoves {
+    /// How many there are.
+    pub networks: f64,
+    /// Share of them that gets another region, 0 to 1.
+    pub moved: f64,
+    /// Share that gets a region before, and none after.
+    pub lost: f64,
+    /// Mean estimate before, of those that have one on both sides, in milliseconds.
+    pub before_ms: Option<f64>,
+    /// The same after.
+    pub after_ms: Option<f64>,
+    /// Shares of the regions.
+    pub regions: Vec<RegionShare>,
+    /// What moves, the largest share first.
+    pub moves: Vec<Move>,
+}
+
+/// A region's share of a route's networks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegionShare {
+    /// The region.
+    pub region: String,
+    /// Before, 0 to 1.
+    pub before: f64,
+    /// After.
+    pub after: f64,
+}
+
+/// Networks that go from one region to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    /// From here; `None`: they had no answer.
+    pub from: Option<String>,
+    /// To there; `None`: they would have no answer.
+    pub to: Option<String>,
+    /// How many.
+    pub networks: f64,
+    /// Share of the route's networks.
+    pub share: f64,
+    /// Mean estimate before in milliseconds.
+    pub before_ms: Option<f64>,
+    /// Mean estimate after in milliseconds.
+    pub after_ms: Option<f64>,
+}
+
+/// What taking up `new` instead of `old` would move.
+///
+/// # Errors
+/// What the location data has to report.
+pub fn plan(old: &World, new: &World) -> Result<Moves, GeoError> {
+    let (before, after) = (health(&old.plan, &[], &[]), health(&new.plan, &[], &[]));
+    let names = |world: &World| world.plan.region_names.clone();
+    let only = |these: Vec<String>, those: &[String]| these.into_iter().filter(|name| !those.contains(name)).collect();
+    compare((old, &before), (new, &after), |routes| Moves {
+        before: old.path.display().to_string(),
+        after: new.path.display().to_string(),
+        down: Vec::new(),
+        unchecked: Vec::new(),
+        regions_added: only(names(new), &old.plan.region_names),
+        regions_removed: only(names(old), &new.plan.region_names),
+        routes,
+    })
+}
+
+/// What the failure of `down`, regions of the world, would move.
+///
+/// # Errors
+/// What the location data has to report.
+pub fn failure(world: &World, down: &[String]) -> Result<Moves, GeoError> {
+    let is_unchecked = |name: &&String| {
+        let mut pools = world.plan.pools.iter().filter(|pool| world.plan.region_names[pool.region.index()] == **name);
+        pools.any(|pool| pool.members.iter().any(|member| member.target.is_none()))
+    };
+    let unchecked: Vec<String> = down.iter().filter(is_unchecked).cloned().collect();
+    let (before, after) = (health(&world.plan, &[], &[]), health(&world.plan, down, &unchecked));
+    let path = world.path.display().to_string();
+    compare((world, &before), (world, &after), |routes| Moves {
+        before: path.clone(),
+        after: path,
+        down: down.to_vec(),
+        unchecked,
+        regions_added: Vec::new(),
+        regions_removed: Vec::new(),
+        routes,
+    })
+}
+
+/// Everything is up, but for the endpoints of `down` regions and the `out` regions that an operator took out.
+fn health(plan: &Plan, down: &[String], out: &[String]) -> HealthView {
+    let is_in = |list: &[String], name: &str| list.iter().any(|one| one == name);
+    let mut targets = vec![TargetHealth::UNKNOWN; plan.targets.len()];
+    for pool in plan.pools.iter().filter(|pool| is_in(down, &plan.region_names[pool.region.index()])) {
+        pool.members.iter().filter_map(|member| member.target).for_each(|target| targets[target].up = false);
+    }
+    let forces = Forces::new(plan, |name| is_in(out, name).then_some(Force::Down), |_, _| None);
+    HealthView::forced(plan, &targets, &forces)
+}
+
+fn compare(
+    (old, before): (&World, &HealthView),
+    (new, after): (&World, &HealthView),
+    told: impl FnOnce(Vec<RouteMoves>) -> Moves,
+) -> Result<Moves, GeoError> {
+    let mut olds: BTreeMap<(String, String), &Route> =
+        old.plan.routes.iter().map(|route| (name_of(old, route), route)).collect();
+    let mut named: Vec<((String, String), Pair)> = Vec::new();
+    for route in &new.plan.routes {
+        let name = name_of(new, route);
+        let before = olds.remove(&name);
+        named.push((name, Pair { before, after: Some(route) }));
+    }
+    named.extend(olds.into_iter().map(|(name, route)| (name, Pair { before: Some(route), after: None })));
+
+    // Routes of one shape move alike: each shape is followed once.
+    let mut shapes: HashMap<String, usize> = HashMap::new();
+    let (mut pairs, mut pair_of) = (Vec::new(), Vec::new());
+    for (_, pair) in &named {
+        let shape = format!("{} -> {}", shape(pair.before), shape(pair.after));
+        pair_of.push(*shapes.entry(shape).or_insert_with(|| {
+            pairs.push(*pair);
+            pairs.len() - 1
+        }));
+    }
+    // Many networks are in one place: its estimates are made once, before and after.
+    let known: RefCell<HashMap<[u32; 2], [Vec<f32>; 2]>> = RefCell::default();
+    let estimates = |place: &Place, region: RegionId, is_after: bool| {
+        let at = place.coordinates?;
+        let mut known = known.borrow_mut();
+        let both = known.entry([at.latitude.to_bits(), at.longitude.to_bits()]).or_insert_with(|| {
+            [&old.sites, &new.sites].map(|sites| {
+                let mut ms = vec![0.0; sites.len()];
+                latency::estimate::fill(at, sites, &mut ms);
+                ms
+            })
+        });
+        both[usize::from(is_after)].get(region.index()).copied()
+    };
+    let sides = (Side { plan: &old.plan, health: before }, Side { plan: &new.plan, health: after });
+    let tallies = moves::compare(sides.0, sides.1, &pairs, &new.locations, &|_, _, place, region, is_after| {
+        estimates(place, region, is_after)
+    })?;
+    new.locations.release();
+    let routes = named.into_iter().zip(pair_of).map(|(((zone, route), pair), at)| {
+        let [ipv4, ipv6] = [0, 1].map(|family| networks(&tallies[at][family], &old.plan, &new.plan));
+        let change = match (pair.before, pair.after) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ if ipv4.moves.is_empty() && ipv6.moves.is_empty() => "same",
+            _ => "moves",
+        };
+        RouteMoves { zone, route, change: change.into(), ipv4, ipv6 }
+    });
+    Ok(told(routes.collect()))
+}
+
+fn name_of(world: &World, route: &Route) -> (String, String) {
+    (world.config.zones[route.zone].origin.to_string(), route.label.clone())
+}
+
+/// What a route's answers follow from, but for the hash that sets apart routes with draws.
+fn shape(route: Option<&Route>) -> String {
+    let Some(route) = route else { return "none".into() };
+    let pools: Vec<_> = route.regions.iter().map(|region| (region, route.pool(*region))).collect();
+    let weights: Vec<u32> = match &route.ranking {
+        RankBy::Draw(draws) => draws.iter().map(|(_, weight)| *weight).collect(),
+        RankBy::Latency | RankBy::Order => Vec::new(),
+    };
+    let ranking = std::mem::discriminant(&route.ranking);
+    format!("{} {ranking:?} {weights:?} {pools:?} {:?} {:?}", route.map, route.rules, route.when_all_down)
+}
+
+fn networks(tally: &Tally, old: &Plan, new: &Plan) -> NetworkMoves {
+    let before_name = |region: &Option<RegionId>| region.map(|region| old.region_names[region.index()].clone());
+    let after_name = |region: &Option<RegionId>| region.map(|region| new.region_names[region.index()].clone());
+    let total: f64 = tally.flows.values().map(|flow| flow.networks).sum();
+    let share = |networks: f64| if total > 0.0 { networks / total } else { 0.0 };
+    let mut all = Flow::default();
+    let mut regions: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    let (mut list, mut lost) = (Vec::new(), 0.0);
+    for ((from, to), flow) in &tally.flows {
+        let (from, to) = (before_name(from), after_name(to));
+        if let Some(name) = &from {
+            regions.entry(name.clone()).or_default().0 += share(flow.networks);
+        }
+        if let Some(name) = &to {
+            regions.entry(name.clone()).or_default().1 += share(flow.networks);
+        }
+        all.estimated += flow.estimated;
+        all.before_ms += flow.before_ms;
+        all.after_ms += flow.after_ms;
+        if from == to {
+            continue;
+        }
+        if from.is_some() && to.is_none() {
+            lost += share(flow.networks);
+        }
+        let means = flow.means_ms();
+        list.push(Move {
+            from,
+            to,
+            networks: flow.networks,
+            share: share(flow.networks),
+            before_ms: means.map(|(before, _)| before),
+            after_ms: means.map(|(_, after)| after),
+        });
+    }
+    list.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let means = all.means_ms();
+    NetworkMoves {
+        networks: total,
+        moved: list.iter().filter(|one| one.from.is_some() && one.to.is_some()).map(|one| one.share).sum(),
+        lost,
+        before_ms: means.map(|(before, _)| before),
+        after_ms: means.map(|(_, after)| after),
+        regions: regions.into_iter().map(|(region, (before, after))| RegionShare { region, before, after }).collect(),
+        moves: list,
+    }
+}
