@@ -138,10 +138,18 @@ struct Column {
     cells_high: Vec<u8>,
 }
 
-/// First unit and cell of every run.
-struct Index {
-    starts: Vec<u64>,
-    cells: Vec<u16>,
+/// Every so many runs there is a mark to begin a look-up from: the runs between are read as they are packed, which takes a fraction of
+/// a microsecond, where an index of all of them would take three times the table's own memory.
+const MARK_EVERY: usize = 64;
+
+/// Where the look-up of a family's units begins, in ascending order.
+struct Index(Vec<Mark>);
+
+/// A run, where its length is, and its first unit.
+struct Mark {
+    start: u64,
+    run: u32,
+    length_at: u32,
 }
 
 impl Table {
@@ -198,12 +206,12 @@ impl Table {
     /// The place of an address, special or not.
     pub(super) fn lookup(&self, address: IpAddr) -> Option<Place> {
         let indexes = self.index.get_or_init(|| [self.v4.index(), self.v6.index()]);
-        let (index, unit) = match address {
-            IpAddr::V4(v4) => (&indexes[0], u64::from(u32::from(v4) >> unit(Family::V4).0)),
-            IpAddr::V6(v6) => (&indexes[1], (u128::from(v6) >> unit(Family::V6).0) as u64),
+        let (column, Index(marks), unit) = match address {
+            IpAddr::V4(v4) => (&self.v4, &indexes[0], u64::from(u32::from(v4) >> unit(Family::V4).0)),
+            IpAddr::V6(v6) => (&self.v6, &indexes[1], (u128::from(v6) >> unit(Family::V6).0) as u64),
         };
-        let after = index.starts.partition_point(|&start| start <= unit);
-        let cell = *index.cells.get(after.checked_sub(1)?)?;
+        let after = marks.partition_point(|mark| mark.start <= unit);
+        let (_, _, cell) = column.runs_from(marks.get(after.checked_sub(1)?)?).find(|(_, last, _)| unit <= *last)?;
         self.places[usize::from(cell)]
     }
 
@@ -297,18 +305,28 @@ impl Column {
         Runs { column: self, lengths: &self.lengths, next: 0, start: 0 }
     }
 
-    fn index(&self) -> Index {
-        let runs = self.cells_low.len();
-        let mut index = Index { starts: Vec::with_capacity(runs + 1), cells: Vec::with_capacity(runs + 1) };
-        let mut end = 0;
-        for (first, last, cell) in self.runs() {
-            index.starts.push(first);
-            index.cells.push(cell);
-            end = last + 1;
+    /// The same from a mark on.
+    fn runs_from(&self, mark: &Mark) -> Runs<'_> {
+        Runs {
+            column: self,
+            lengths: &self.lengths[mark.length_at as usize..],
+            next: mark.run as usize,
+            start: mark.start,
         }
-        index.starts.push(end); // the gap after the last run
-        index.cells.push(0);
-        index
+    }
+
+    fn index(&self) -> Index {
+        let mut marks = Vec::with_capacity(self.cells_low.len() / MARK_EVERY + 1);
+        let mut runs = self.runs();
+        loop {
+            if runs.next.is_multiple_of(MARK_EVERY) {
+                let length_at = (self.lengths.len() - runs.lengths.len()) as u32;
+                marks.push(Mark { start: runs.start, run: runs.next as u32, length_at });
+            }
+            if runs.next().is_none() {
+                return Index(marks);
+            }
+        }
     }
 }
 

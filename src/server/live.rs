@@ -244,8 +244,6 @@ impl Live {
             self.publish(&mut control, true, None);
         }
         self.tell_of_limiting(&mut control);
-        drop(control);
-        drop(self.origins(Instant::now()));
     }
 
     /// Where queries come from, brought up to `now`.

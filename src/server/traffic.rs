@@ -1,4 +1,5 @@
-//! Where queries come from: sampled clients, placed by the built-in table, forgotten within minutes.
+//! Where queries come from: sampled clients, placed by the built-in table, forgotten within minutes. Done when somebody looks: until
+//! then the table need not even be unpacked.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ const PLACES_MAX: usize = 200;
 /// What is left of a place is forgotten below this weight, in samples.
 const WEIGHT_MIN: f64 = 0.05;
 
-/// Weights of places, kept current by whoever looks.
+/// Weights of places, as of the last look.
 pub struct Origins {
     table: Locations,
     /// By worker: how many of its samples were taken in.
