@@ -21,7 +21,7 @@ use crate::{
         model::{ClientMatch, RegionId},
     },
     geo::{AsnTable, Locations, Place},
-    latency::{self, RegionSite},
+    latency::{Estimator, estimator::Room},
     routing::{
         Family, Snapshot,
         plan::{Pool, RankBy, Route, RouteKind},
@@ -54,8 +54,8 @@ pub struct World<'w> {
     pub locations: &'w Locations,
     /// Autonomous systems.
     pub asns: Option<&'w AsnTable>,
-    /// Where the regions are.
-    pub sites: &'w [RegionSite],
+    /// The round trips to expect.
+    pub estimator: &'w Estimator,
     /// What no snapshot tells.
     pub circumstances: &'w Circumstances<'w>,
     /// Unix time in seconds.
@@ -135,6 +135,12 @@ pub struct Candidate {
     pub source: Option<String>,
     /// Samples behind it.
     pub samples: u32,
+    /// Age of the newest of them in seconds.
+    pub age_s: Option<u64>,
+    /// Standard deviation of the estimate in milliseconds.
+    pub uncertainty_ms: Option<f32>,
+    /// By how much it is above the lowest estimate of the candidates that are ranked, in milliseconds.
+    pub margin_ms: Option<f32>,
     /// Great-circle distance.
     pub distance_km: Option<f64>,
     /// It is usable for this question.
@@ -338,9 +344,13 @@ fn client_text(client: &ClientMatch) -> String {
 fn candidates(world: &World, route: &Route, family: Family, decision: &Decision, address: IpAddr) -> Vec<Candidate> {
     let (plan, health) = (&world.snapshot.plan, &world.snapshot.health);
     let place: Option<Place> = world.locations.lookup(address);
-    let estimates = place.and_then(|place| latency::estimates(&place, world.sites));
+    let asn = world.asns.and_then(|asns| asns.lookup(address));
+    let client = world.estimator.client(address, asn);
+    let estimates = world.estimator.estimates(&place.unwrap_or_default(), client, &mut Room::default());
+    let estimate_of = |region: &RegionId| estimates.as_ref().and_then(|estimates| estimates[region.index()]);
     let ranked: Vec<RegionId> =
         policy::ranking(plan, health, route, decision.rule, decision.ranked_by, decision.network_hash).collect();
+    let lowest_ms = ranked.iter().filter_map(|region| Some(estimate_of(region)?.ms)).reduce(f32::min);
     let left_out = route.regions.iter().filter(|region| !ranked.contains(region));
     let mut is_after_chosen = false;
     ranked
@@ -370,12 +380,15 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 None => reason,
             };
             is_after_chosen |= is_chosen;
-            let estimate = estimates.as_ref().map(|estimates| estimates[region.index()]);
+            let estimate = estimate_of(region);
             Candidate {
                 region: world.config.regions[region.index()].name.clone(),
                 estimate_ms: estimate.map(|e| e.ms),
                 source: estimate.map(|e| e.source.as_str().to_string()),
                 samples: estimate.map_or(0, |e| e.samples),
+                age_s: estimate.and_then(|e| e.age_s),
+                uncertainty_ms: estimate.map(|e| e.uncertainty_ms),
+                margin_ms: estimate.zip(lowest_ms).filter(|_| ranked.contains(region)).map(|(e, low)| e.ms - low),
                 distance_km: estimate.and_then(|e| e.distance_km),
                 healthy: usable,
                 forced: forced.map(|(state, _)| state.into()),

@@ -1,0 +1,168 @@
+//! The smooth field of errors: what the networks of one part of the world have in common towards each region, read off the places
+//! around that have been measured (kriging). Knows places as points on the globe; values are in units of the prior's spread.
+
+use super::{
+    belief::{Belief, Kinship, Observed, Workspace, factorize, solve_lower},
+    estimate::Direction,
+    prior::Prior,
+};
+
+/// A place whose networks were measured.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Where.
+    pub direction: Direction,
+    /// How many networks.
+    pub networks: u32,
+    /// The mean error of its networks towards the regions that were measured.
+    pub observed: Vec<Observed>,
+}
+
+/// The measured places as the field sees them.
+#[derive(Debug, Clone)]
+pub struct Field {
+    prior: Prior,
+    regions: usize,
+    directions: Vec<Direction>,
+    error: Vec<f32>,     // region by region, site after site
+    noise_var: Vec<f32>, // likewise; infinite where the site says nothing
+}
+
+/// So many measured places around tell of a place.
+const NEIGHBOURS: usize = 16;
+/// Farther than so many times the prior's distance nothing is alike any more.
+const REACH: f64 = 5.0;
+
+impl Field {
+    /// Each site's measurements speak for the regions that it was not measured to as far as regions are alike; what a site says of
+    /// a region so is one uncertain observation of the field.
+    pub fn new(prior: &Prior, kinship: &Kinship, sites: &[Site]) -> Self {
+        let regions = kinship.regions();
+        let mut field = Field {
+            prior: *prior,
+            regions,
+            directions: Vec::with_capacity(sites.len()),
+            error: Vec::with_capacity(sites.len() * regions),
+            noise_var: Vec::with_capacity(sites.len() * regions),
+        };
+        let mut room = Workspace::default();
+        for site in sites {
+            let local_var = prior.local_var / site.networks.max(1) as f32;
+            let before_var = prior.field_var + local_var;
+            let mut belief = Belief::blank(regions, before_var);
+            belief.take_in(kinship, &site.observed, &mut room);
+            field.directions.push(site.direction);
+            for (mean, var) in belief.mean.iter().zip(&belief.var) {
+                // What an independent observation would have said to lead from the prior to this.
+                let precision = 1.0 / var.max(1e-6) - 1.0 / before_var;
+                if precision < PRECISION_MIN {
+                    field.error.push(0.0);
+                    field.noise_var.push(f32::INFINITY);
+                } else {
+                    field.error.push(mean / var.max(1e-6) / precision);
+                    field.noise_var.push(local_var + 1.0 / precision);
+                }
+            }
+        }
+        field
+    }
+
+    /// True when nothing was measured: the field is 0 everywhere.
+    pub fn is_empty(&self) -> bool {
+        self.directions.is_empty()
+    }
+
+    /// Mean and variance of the field at a place, towards each region.
+    pub fn at(&self, direction: Direction, room: &mut FieldRoom, out: &mut Belief) {
+        out.mean.clear();
+        out.mean.resize(self.regions, 0.0);
+        out.var.clear();
+        out.var.resize(self.regions, self.prior.field_var);
+        self.find_neighbours(direction, room);
+        let n = room.near.len();
+        if n == 0 {
+            return;
+        }
+        let field_var = f64::from(self.prior.field_var);
+        let likeness = |km: f64| field_var * (-km / self.prior.field_km).exp();
+        room.between.clear();
+        room.towards.clear();
+        for (i, (km, a)) in room.near.iter().enumerate() {
+            room.towards.push(likeness(*km));
+            for (_, b) in &room.near[..i] {
+                room.between.push(likeness(self.directions[*a].distance_km(self.directions[*b])));
+            }
+            room.between.push(field_var);
+        }
+        for region in 0..self.regions {
+            self.krige(region, room, out);
+        }
+    }
+
+    fn find_neighbours(&self, direction: Direction, room: &mut FieldRoom) {
+        let reach_km = REACH * self.prior.field_km;
+        let near = &mut room.near;
+        near.clear();
+        for (index, other) in self.directions.iter().enumerate() {
+            let nearness = direction.chord_squared(*other);
+            let is_full = near.len() == NEIGHBOURS;
+            if is_full && nearness >= near[NEIGHBOURS - 1].0 {
+                continue;
+            }
+            let at = near.partition_point(|(other, _)| *other <= nearness);
+            if is_full {
+                near.pop();
+            }
+            near.insert(at, (nearness, index));
+        }
+        for (nearness, index) in near.iter_mut() {
+            *nearness = direction.distance_km(self.directions[*index]);
+        }
+        near.retain(|(km, _)| *km <= reach_km);
+    }
+
+    fn krige(&self, region: usize, room: &mut FieldRoom, out: &mut Belief) {
+        room.used.clear();
+        let tells = |near: usize| self.noise_var[room.near[near].1 * self.regions + region].is_finite();
+        room.used.extend((0..room.near.len()).filter(|near| tells(*near)));
+        let n = room.used.len();
+        if n == 0 {
+            return;
+        }
+        room.factor.clear();
+        room.factor.resize(n * n, 0.0);
+        room.values.clear();
+        room.cross.clear();
+        for (i, a) in room.used.iter().enumerate() {
+            for (j, b) in room.used[..=i].iter().enumerate() {
+                room.factor[i * n + j] = room.between[a * (a + 1) / 2 + b];
+            }
+            let slot = room.near[*a].1 * self.regions + region;
+            room.factor[i * n + i] += f64::from(self.noise_var[slot]);
+            room.values.push(f64::from(self.error[slot]));
+            room.cross.push(room.towards[*a]);
+        }
+        factorize(&mut room.factor, n);
+        solve_lower(&room.factor, n, &mut room.values);
+        solve_lower(&room.factor, n, &mut room.cross);
+        let mean: f64 = room.values.iter().zip(&room.cross).map(|(a, b)| a * b).sum();
+        let gained: f64 = room.cross.iter().map(|a| a * a).sum();
+        out.mean[region] = mean as f32;
+        out.var[region] = (f64::from(self.prior.field_var) - gained).max(0.0) as f32;
+    }
+}
+
+/// Below this an observation says nothing worth its time.
+const PRECISION_MIN: f32 = 1e-3;
+
+/// The room that [`Field::at`] works in.
+#[derive(Debug, Default)]
+pub struct FieldRoom {
+    near: Vec<(f64, usize)>, // nearest first: distance in km, site
+    between: Vec<f64>,       // covariances of the near ones, lower half row by row
+    towards: Vec<f64>,
+    used: Vec<usize>,
+    factor: Vec<f64>,
+    values: Vec<f64>,
+    cross: Vec<f64>,
+}

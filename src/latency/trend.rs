@@ -1,0 +1,74 @@
+//! How far the distance model is off on the whole: one line over its milliseconds, and one offset for each region. Values are in
+//! units of the prior's spread.
+
+use super::{
+    belief::{factorize, solve_lower, solve_upper},
+    prior::Prior,
+};
+
+/// The model's error on the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trend {
+    intercept: f32,
+    slope: f32, // per 100 ms of the model
+    offsets: Vec<f32>,
+}
+
+/// One observed error.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    /// The region, by its position.
+    pub region: usize,
+    /// What the model says, in milliseconds.
+    pub model_ms: f32,
+    /// How far off it is.
+    pub error: f32,
+    /// Variance of the error about the trend.
+    pub var: f32,
+}
+
+impl Trend {
+    /// No error.
+    pub fn none(regions: usize) -> Self {
+        Trend { intercept: 0.0, slope: 0.0, offsets: vec![0.0; regions] }
+    }
+
+    /// Ridge regression: the posterior mean of line and offsets under the prior's variances.
+    pub fn fit(prior: &Prior, regions: usize, points: impl Iterator<Item = Point>) -> Self {
+        let n = regions + 2;
+        let (mut normal, mut right) = (vec![0.0f64; n * n], vec![0.0f64; n]);
+        let mut is_empty = true;
+        for point in points {
+            is_empty = false;
+            let weight = 1.0 / f64::from(point.var);
+            let terms = [(0, 1.0), (1, f64::from(point.model_ms) / 100.0), (2 + point.region, 1.0)];
+            for (i, a) in terms {
+                right[i] += weight * a * f64::from(point.error);
+                for (j, b) in terms {
+                    normal[i * n + j] += weight * a * b;
+                }
+            }
+        }
+        if is_empty {
+            return Trend::none(regions);
+        }
+        for i in 0..n {
+            let var = match i {
+                0 => prior.intercept_var,
+                1 => prior.slope_var,
+                _ => prior.offset_var,
+            };
+            normal[i * n + i] += 1.0 / f64::from(var);
+        }
+        factorize(&mut normal, n);
+        solve_lower(&normal, n, &mut right);
+        solve_upper(&normal, n, &mut right);
+        let offsets = right[2..].iter().map(|offset| *offset as f32).collect();
+        Trend { intercept: right[0] as f32, slope: right[1] as f32, offsets }
+    }
+
+    /// The error to expect towards a region where the model says `model_ms`.
+    pub fn at(&self, region: usize, model_ms: f32) -> f32 {
+        self.intercept + self.slope * model_ms / 100.0 + self.offsets[region]
+    }
+}
