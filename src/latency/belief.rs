@@ -73,6 +73,20 @@ impl Belief {
         Belief { mean: vec![0.0; regions], var: vec![var; regions] }
     }
 
+    /// Widens the belief where the measurements lie farther off than it allows for: some networks are far from all others, and theirs
+    /// are not to be drawn towards the rest. As a Student distribution with `freedom` degrees would (the fewer, the sooner).
+    pub fn loosen(&mut self, observed: &[Observed], freedom: f32) {
+        let far = |one: &Observed| {
+            let off = one.error - self.mean[one.region];
+            off * off / (self.var[one.region] + one.noise_var)
+        };
+        let n = observed.len() as f32;
+        let factor = (freedom + observed.iter().map(far).sum::<f32>()) / (freedom + n);
+        if factor > 1.0 {
+            self.var.iter_mut().for_each(|var| *var *= factor);
+        }
+    }
+
     /// Takes in what was measured, by the rules for normal distributions (Rasmussen and Williams, "Gaussian Processes for Machine
     /// Learning", 2006, equations 2.22 to 2.24). Regions stand in the order of their value: the lowest first in `observed`, if it
     /// is long.
@@ -151,5 +165,94 @@ pub(super) fn solve_upper(factor: &[f64], n: usize, values: &mut [f64]) {
             sum -= factor[k * n + i] * values[k];
         }
         values[i] = sum / factor[i * n + i];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::geo::Coordinates;
+
+    /// Regions along the equator, ten degrees apart.
+    fn kinship(regions: usize) -> Kinship {
+        let site = |n: usize| RegionSite::new(Coordinates { latitude: 0.0, longitude: 10.0 * n as f32 % 180.0 }, 0.0);
+        Kinship::new(&(0..regions).map(site).collect::<Vec<_>>(), 0.3, 1500.0)
+    }
+
+    fn observed(region: usize, error: f32, noise_var: f32) -> Observed {
+        Observed { region, error, noise_var }
+    }
+
+    #[test]
+    fn a_sure_measurement_is_believed_and_speaks_for_regions_near_it() {
+        let mut belief = Belief::blank(4, 1.0);
+        belief.take_in(&kinship(4), &[observed(1, 2.0, 1e-6)], &mut Workspace::default());
+        assert!((belief.mean[1] - 2.0).abs() < 1e-3 && belief.var[1] < 1e-3, "{belief:?}");
+        assert!(belief.mean[0] > 0.6 && belief.mean[0] < 2.0, "{belief:?}");
+        assert!((belief.mean[0] - belief.mean[2]).abs() < 1e-3, "{belief:?}");
+        assert!(belief.mean[3] < belief.mean[2] && belief.mean[3] > 0.5, "{belief:?}");
+        assert!(belief.var[3] > belief.var[2] && belief.var[3] < 1.0, "{belief:?}");
+    }
+
+    #[test]
+    fn a_vague_measurement_changes_little() {
+        let mut belief = Belief::blank(2, 1.0);
+        belief.take_in(&kinship(2), &[observed(0, 2.0, 99.0)], &mut Workspace::default());
+        assert!((belief.mean[0] - 0.02).abs() < 1e-4, "{belief:?}");
+    }
+
+    #[test]
+    fn a_network_far_from_all_others_is_not_drawn_towards_them() {
+        let (near, far) = ([observed(0, 1.0, 0.1)], [observed(0, 12.0, 0.1)]);
+        for (seen, least_share) in [(near, 0.9), (far, 0.99)] {
+            let mut belief = Belief::blank(2, 1.0);
+            belief.loosen(&seen, 4.0);
+            belief.take_in(&kinship(2), &seen, &mut Workspace::default());
+            assert!(belief.mean[0] / seen[0].error > least_share, "{belief:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_measured_changes_nothing() {
+        let mut belief = Belief::blank(3, 0.5);
+        belief.take_in(&kinship(3), &[], &mut Workspace::default());
+        assert_eq!(belief, Belief::blank(3, 0.5));
+    }
+
+    proptest! {
+        #[test]
+        fn measurements_never_make_anything_less_sure_and_numbers_stay_sound(
+            errors in prop::collection::vec((0usize..40, -5.0f32..5.0, 0.0f32..10.0), 0..60),
+        ) {
+            let mut seen = Vec::new();
+            for (region, error, noise_var) in errors {
+                if !seen.iter().any(|one: &Observed| one.region == region) {
+                    seen.push(observed(region, error, noise_var));
+                }
+            }
+            let mut belief = Belief::blank(40, 1.0);
+            belief.take_in(&kinship(40), &seen, &mut Workspace::default());
+            for (mean, var) in belief.mean.iter().zip(&belief.var) {
+                prop_assert!(mean.is_finite() && mean.abs() < 60.0, "{mean}");
+                prop_assert!((0.0..=1.0001).contains(var), "{var}");
+            }
+        }
+
+        #[test]
+        fn factor_and_solutions_agree_with_the_matrix(values in prop::collection::vec(-3.0f64..3.0, 9), right in prop::collection::vec(-3.0f64..3.0, 3)) {
+            // A positive matrix: M · Mᵀ + 1.
+            let entry = |i: usize, j: usize| (0..3).map(|k| values[i * 3 + k] * values[j * 3 + k]).sum::<f64>() + f64::from(u8::from(i == j));
+            let mut factor: Vec<f64> = (0..9).map(|n| entry(n / 3, n % 3)).collect();
+            factorize(&mut factor, 3);
+            let mut x = right.clone();
+            solve_lower(&factor, 3, &mut x);
+            solve_upper(&factor, 3, &mut x);
+            for i in 0..3 {
+                let got: f64 = (0..3).map(|j| entry(i, j) * x[j]).sum();
+                prop_assert!((got - right[i]).abs() < 1e-6, "{got} {}", right[i]);
+            }
+        }
     }
 }

@@ -285,6 +285,7 @@ impl Estimator {
             let share = if depth == 0 { 1.0 } else { NESTED_SHARE };
             self.widen(self.prior.local_var * share, &mut room.belief);
             self.observe(self.table(client).cells(*prefix), room);
+            room.belief.loosen(&room.observed, self.prior.freedom);
             room.belief.take_in(&self.kinship, &room.observed, &mut room.work);
         }
         room.chain = chain;

@@ -166,3 +166,72 @@ pub struct FieldRoom {
     values: Vec<f64>,
     cross: Vec<f64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::estimate::RegionSite, *};
+    use crate::geo::Coordinates;
+
+    const PRIOR: Prior = Prior::FITTED;
+
+    fn at(latitude: f32, longitude: f32) -> Coordinates {
+        Coordinates { latitude, longitude }
+    }
+
+    fn kinship() -> Kinship {
+        let sites = [at(39.0, -77.0), at(50.0, 8.0), at(1.0, 103.0)].map(|place| RegionSite::new(place, 0.0));
+        Kinship::new(&sites, PRIOR.regions_common, PRIOR.regions_km)
+    }
+
+    fn site(place: Coordinates, networks: u32, errors: &[(usize, f32)]) -> Site {
+        let noise_var = 0.01 / networks as f32;
+        let observed = errors.iter().map(|(region, error)| Observed { region: *region, error: *error, noise_var });
+        Site { direction: Direction::of(place), networks, observed: observed.collect() }
+    }
+
+    fn told(sites: &[Site], place: Coordinates) -> Belief {
+        let mut out = Belief::default();
+        Field::new(&PRIOR, &kinship(), sites).at(Direction::of(place), &mut FieldRoom::default(), &mut out);
+        out
+    }
+
+    #[test]
+    fn near_a_measured_place_its_errors_are_expected_and_far_away_none() {
+        let sites = [site(at(52.0, 13.0), 50, &[(0, 2.0), (1, -1.0)])];
+        let (near, far) = (told(&sites, at(52.0, 14.0)), told(&sites, at(-35.0, 150.0)));
+        assert!(near.mean[0] > 1.4 && near.mean[1] < -0.4, "{near:?}");
+        assert!(near.var[0] < far.var[0], "{near:?}");
+        assert_eq!(far, Belief::blank(3, PRIOR.field_var));
+    }
+
+    #[test]
+    fn many_networks_of_a_place_say_more_than_one() {
+        let one = told(&[site(at(52.0, 13.0), 1, &[(0, 2.0)])], at(52.0, 13.0));
+        let many = told(&[site(at(52.0, 13.0), 100, &[(0, 2.0)])], at(52.0, 13.0));
+        assert!(one.mean[0] < many.mean[0] && one.var[0] > many.var[0], "{one:?} {many:?}");
+    }
+
+    #[test]
+    fn without_measured_places_there_is_no_field() {
+        let field = Field::new(&PRIOR, &kinship(), &[]);
+        assert!(field.is_empty());
+        assert_eq!(told(&[], at(0.0, 0.0)), Belief::blank(3, PRIOR.field_var));
+    }
+
+    proptest! {
+        #[test]
+        fn the_field_stays_within_what_was_observed(
+            places in prop::collection::vec((-60.0f32..60.0, -170.0f32..170.0, -3.0f32..3.0), 1..40),
+            latitude in -80.0f32..80.0, longitude in -180.0f32..180.0,
+        ) {
+            let sites: Vec<Site> = places.iter().map(|(lat, lon, error)| site(at(*lat, *lon), 3, &[(0, *error)])).collect();
+            let found = told(&sites, at(latitude, longitude));
+            for (mean, var) in found.mean.iter().zip(&found.var) {
+                prop_assert!(mean.abs() <= 4.5, "{found:?}");
+                prop_assert!(*var >= 0.0 && *var <= PRIOR.field_var * 1.0001, "{found:?}");
+            }
+        }
+    }
+}

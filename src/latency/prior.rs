@@ -32,6 +32,8 @@ pub struct Prior {
     pub noise_base_ms: f32,
     /// Its growth with the measured value.
     pub noise_slope: f32,
+    /// Degrees of freedom of the distribution of networks: how soon one is taken to be unlike all others.
+    pub freedom: f32,
     /// Standard deviations that count against an unmeasured region of a network that has measurements.
     pub caution: f32,
 }
@@ -53,6 +55,7 @@ impl Prior {
         regions_km: 1500.0,
         noise_base_ms: 1.0,
         noise_slope: 0.05,
+        freedom: 4.0,
         caution: 0.25,
     };
 

@@ -72,3 +72,32 @@ impl Trend {
         self.intercept + self.slope * model_ms / 100.0 + self.offsets[region]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(error: impl Fn(usize, f32) -> f32, n: usize) -> Vec<Point> {
+        let point = |k: usize| {
+            let (region, model_ms) = (k % 4, 5.0 + (k * 37 % 200) as f32);
+            Point { region, model_ms, error: error(region, model_ms), var: 1.0 }
+        };
+        (0..n).map(point).collect()
+    }
+
+    #[test]
+    fn a_line_and_the_offsets_of_regions_are_found_again() {
+        let truth = |region: usize, ms: f32| 0.3 + 0.2 * ms / 100.0 + [0.0, 0.5, -0.5, 0.0][region];
+        let trend = Trend::fit(&Prior::FITTED, 4, points(truth, 4000).into_iter());
+        for (region, ms) in [(0, 20.0), (1, 150.0), (2, 80.0)] {
+            assert!((trend.at(region, ms) - truth(region, ms)).abs() < 0.03, "{region} {ms}: {}", trend.at(region, ms));
+        }
+    }
+
+    #[test]
+    fn a_few_points_say_little() {
+        let trend = Trend::fit(&Prior::FITTED, 4, points(|_, _| 1.0, 1).into_iter());
+        assert!(trend.at(3, 50.0) > 0.0 && trend.at(3, 50.0) < 0.5, "{trend:?}");
+        assert_eq!(Trend::fit(&Prior::FITTED, 4, std::iter::empty()), Trend::none(4));
+    }
+}
