@@ -8,7 +8,10 @@ mod mmdb;
 #[path = "support/program.rs"]
 mod program;
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use fixture::{Ask, Fixture};
 use hickory_proto::{
@@ -16,6 +19,8 @@ use hickory_proto::{
     rr::rdata::opt::{EdnsCode, EdnsOption},
     serialize::binary::BinDecodable,
 };
+use ipnet::IpNet;
+use isochrone::latency::estimator::Room;
 use program::{Folder, Program, wait_for};
 
 const CONFIG: &str = r#"
@@ -203,6 +208,88 @@ fn rows_for_a_country_speak_for_all_its_networks() {
     let france = fixture.world.explain(&request("90.0.0.0/24"));
     let eu_of_france = france.candidates.iter().find(|candidate| candidate.region == "eu").unwrap();
     assert!(eu.estimate_ms.unwrap() > eu_of_france.estimate_ms.unwrap() + 15.0, "{spain:?} {france:?}");
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    }
+
+    fn v4(&mut self) -> IpNet {
+        IpNet::new(Ipv4Addr::from(self.next() as u32).into(), 10 + (self.next() % 20) as u8).unwrap().trunc()
+    }
+
+    fn v6(&mut self) -> IpNet {
+        let bits = 0x2a00 << 112 | (u128::from(self.next()) << 64 | u128::from(self.next())) >> 12;
+        IpNet::new(Ipv6Addr::from(bits).into(), 20 + (self.next() % 40) as u8).unwrap().trunc()
+    }
+
+    fn inside(&mut self, net: IpNet) -> IpAddr {
+        let bits = u128::from(self.next()) << 64 | u128::from(self.next());
+        match net {
+            IpNet::V4(net) => Ipv4Addr::from(net.network().to_bits() | bits as u32 & net.hostmask().to_bits()).into(),
+            IpNet::V6(net) => Ipv6Addr::from(net.network().to_bits() | bits & net.hostmask().to_bits()).into(),
+        }
+    }
+}
+
+#[test]
+fn the_compiled_map_is_the_direct_estimate_for_measured_addresses_too() {
+    let mut random = Random(3);
+    let mut nets = Vec::new();
+    let mut rows = String::new();
+    for n in 0..3000 {
+        let net = if n % 3 == 0 { random.v6() } else { random.v4() };
+        nets.push(net);
+        for region in ["us", "eu", "ap"].iter().filter(|_| !n.is_multiple_of(5) || rows.len().is_multiple_of(2)) {
+            rows += &format!("{net},{region},{}\n", 1 + random.next() % 400);
+        }
+    }
+    let folder = folder(&rows);
+    let toml =
+        CONFIG.replace("database = \"places.mmdb\"", "").replace("[latency]", "[latency]\nswitch-margin = \"0ms\"");
+    let world = Fixture::in_folder(&toml, folder.path()).world;
+    assert!(world.estimator.counts().prefixes > 2000 && world.estimator.counts().impossible > 100);
+    let map = &world.plan.maps[world.plan.routes[0].map];
+    let (mut room, mut ms, mut unknown) = (Room::default(), vec![0.0; 3], 0);
+    for n in 0..100_000 {
+        let address = match n % 4 {
+            0 => Ipv4Addr::from(random.next() as u32).into(),
+            _ => random.inside(nets[random.0 as usize % nets.len()]),
+        };
+        let place = world.locations.lookup(address).unwrap_or_default();
+        let client = world.estimator.client(address, None);
+        let ranking = map.locate(address).entry.ranking;
+        if !world.estimator.fill(&place, client, &mut room, &mut ms) {
+            assert_eq!(ranking, None, "{address}");
+            unknown += 1;
+            continue;
+        }
+        let mut order: Vec<usize> = (0..3).collect();
+        order.sort_by(|a, b| ms[*a].total_cmp(&ms[*b]));
+        let ranked: Vec<usize> = map.ranking(ranking.expect("it is known")).iter().map(|r| r.index()).collect();
+        assert_eq!(ranked, order, "{address} {ms:?} {client:?}");
+    }
+    assert!(unknown < 50_000, "{unknown}");
+}
+
+#[test]
+fn neighbours_share_a_ranking_within_the_margin_only_where_the_best_region_is_the_same() {
+    // Madrid's network by itself: us 96, eu 97; its neighbour: eu first, then us, well within the margin.
+    let folder = folder(
+        "90.0.1.0/24,us,96\n90.0.1.0/24,eu,97\n90.0.1.0/24,ap,260\n90.0.0.0/24,eu,95\n90.0.0.0/24,us,96\n90.0.0.0/24,ap,250\n",
+    );
+    let mut fixture = fixture(&folder);
+    let mut chosen = |client: &str| fixture.ask(&Ask::new("app.geo.example", "A").from_client(client)).addresses();
+    assert_eq!(chosen("90.0.0.0/24"), [EU]);
+    assert_eq!(chosen("90.0.1.0/24"), [US]);
 }
 
 #[test]

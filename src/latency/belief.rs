@@ -65,6 +65,7 @@ pub struct Workspace {
     factor: Vec<f64>,
     weights: Vec<f64>,
     cross: Vec<f64>,
+    sds: Vec<f64>,
 }
 
 impl Belief {
@@ -102,25 +103,25 @@ impl Belief {
         }
         let n = joint.len();
         let sd = |belief: &Belief, region: usize| f64::from(belief.var[region].max(0.0)).sqrt();
+        room.sds.clear();
+        room.sds.extend(joint.iter().map(|one| sd(self, one.region)));
         room.factor.clear();
         room.factor.resize(n * n, 0.0);
         for (i, a) in joint.iter().enumerate() {
             for (j, b) in joint[..=i].iter().enumerate() {
                 let noise = if i == j { f64::from(a.noise_var) } else { 0.0 };
-                room.factor[i * n + j] =
-                    sd(self, a.region) * sd(self, b.region) * kinship.of(a.region, b.region) + noise;
+                room.factor[j * n + i] = room.sds[i] * room.sds[j] * kinship.of(a.region, b.region) + noise;
             }
         }
         factorize(&mut room.factor, n);
         room.weights.clear();
         room.weights.extend(joint.iter().map(|one| f64::from(one.error - self.mean[one.region])));
-        solve_lower(&room.factor, n, &mut room.weights);
-        let sds: Vec<f64> = joint.iter().map(|one| sd(self, one.region)).collect();
+        solve_transposed(&room.factor, n, &mut room.weights);
         for region in 0..self.mean.len() {
             let own = sd(self, region);
             room.cross.clear();
-            room.cross.extend(joint.iter().zip(&sds).map(|(one, sd)| own * sd * kinship.of(region, one.region)));
-            solve_lower(&room.factor, n, &mut room.cross);
+            room.cross.extend(joint.iter().zip(&room.sds).map(|(one, sd)| own * sd * kinship.of(region, one.region)));
+            solve_transposed(&room.factor, n, &mut room.cross);
             let shift: f64 = room.cross.iter().zip(&room.weights).map(|(a, b)| a * b).sum();
             let gained: f64 = room.cross.iter().map(|a| a * a).sum();
             self.mean[region] += shift as f32;
@@ -129,16 +130,20 @@ impl Belief {
     }
 }
 
-/// The lower Cholesky factor in place of a positive matrix's lower half (row by row, `n` by `n`).
+/// The upper Cholesky factor in place of a positive matrix's upper half (row by row, `n` by `n`). All loops run along rows, so that the
+/// processor takes several numbers at a time: a map needs some hundred thousand of these.
 pub(super) fn factorize(matrix: &mut [f64], n: usize) {
-    for i in 0..n {
-        for j in 0..=i {
-            let (row_i, row_j) = (i * n, j * n);
-            let mut sum = matrix[row_i + j];
-            for k in 0..j {
-                sum -= matrix[row_i + k] * matrix[row_j + k];
+    for k in 0..n {
+        let (done, below) = matrix.split_at_mut((k + 1) * n);
+        let row = &mut done[k * n + k..];
+        let pivot = row[0].max(PIVOT_MIN).sqrt();
+        row.iter_mut().for_each(|value| *value /= pivot);
+        row[0] = pivot;
+        for (i, lower) in below.chunks_exact_mut(n).enumerate() {
+            let factor = row[i + 1];
+            for (value, above) in lower[k + 1 + i..].iter_mut().zip(&row[i + 1..]) {
+                *value -= factor * above;
             }
-            matrix[row_i + j] = if i == j { sum.max(PIVOT_MIN).sqrt() } else { sum / matrix[row_j + j] };
         }
     }
 }
@@ -146,25 +151,24 @@ pub(super) fn factorize(matrix: &mut [f64], n: usize) {
 /// A pivot that rounding made 0 or less is lifted to this: the two measurements say the same.
 const PIVOT_MIN: f64 = 1e-12;
 
-/// Solves `factor · x = values` in place of the values.
-pub(super) fn solve_lower(factor: &[f64], n: usize, values: &mut [f64]) {
+/// Solves `factorᵀ · x = values` in place of the values.
+pub(super) fn solve_transposed(factor: &[f64], n: usize, values: &mut [f64]) {
     for i in 0..n {
-        let mut sum = values[i];
-        for k in 0..i {
-            sum -= factor[i * n + k] * values[k];
+        let row = &factor[i * n + i..(i + 1) * n];
+        let solved = values[i] / row[0];
+        values[i] = solved;
+        for (value, above) in values[i + 1..].iter_mut().zip(&row[1..]) {
+            *value -= solved * above;
         }
-        values[i] = sum / factor[i * n + i];
     }
 }
 
-/// Solves `factorᵀ · x = values` in place of the values.
-pub(super) fn solve_upper(factor: &[f64], n: usize, values: &mut [f64]) {
+/// Solves `factor · x = values` in place of the values.
+pub(super) fn solve(factor: &[f64], n: usize, values: &mut [f64]) {
     for i in (0..n).rev() {
-        let mut sum = values[i];
-        for k in i + 1..n {
-            sum -= factor[k * n + i] * values[k];
-        }
-        values[i] = sum / factor[i * n + i];
+        let row = &factor[i * n + i..(i + 1) * n];
+        let known: f64 = row[1..].iter().zip(&values[i + 1..]).map(|(a, b)| a * b).sum();
+        values[i] = (values[i] - known) / row[0];
     }
 }
 
@@ -194,6 +198,28 @@ mod tests {
         assert!((belief.mean[0] - belief.mean[2]).abs() < 1e-3, "{belief:?}");
         assert!(belief.mean[3] < belief.mean[2] && belief.mean[3] > 0.5, "{belief:?}");
         assert!(belief.var[3] > belief.var[2] && belief.var[3] < 1.0, "{belief:?}");
+    }
+
+    #[test]
+    fn two_measurements_are_weighed_against_each_other() {
+        // By hand, for two regions of likeness c, variance 1 and noise v: the inverse of [[1+v, c], [c, 1+v]] is known.
+        let (kinship, v) = (kinship(3), 0.5f64);
+        let (c, far) = (kinship.of(0, 1), [kinship.of(2, 0), kinship.of(2, 1)]);
+        let determinant = (1.0 + v) * (1.0 + v) - c * c;
+        let weights = [((1.0 + v) * 2.0 + c) / determinant, (-(1.0 + v) - c * 2.0) / determinant];
+        let expected =
+            [weights[0] + c * weights[1], c * weights[0] + weights[1], far[0] * weights[0] + far[1] * weights[1]];
+        for order in [[(0, 2.0), (1, -1.0)], [(1, -1.0), (0, 2.0)]] {
+            let mut belief = Belief::blank(3, 1.0);
+            belief.take_in(
+                &kinship,
+                &order.map(|(region, error)| observed(region, error, v as f32)),
+                &mut Workspace::default(),
+            );
+            for (got, wanted) in belief.mean.iter().zip(expected) {
+                assert!((f64::from(*got) - wanted).abs() < 1e-5, "{belief:?} {expected:?}");
+            }
+        }
     }
 
     #[test]
@@ -247,8 +273,8 @@ mod tests {
             let mut factor: Vec<f64> = (0..9).map(|n| entry(n / 3, n % 3)).collect();
             factorize(&mut factor, 3);
             let mut x = right.clone();
-            solve_lower(&factor, 3, &mut x);
-            solve_upper(&factor, 3, &mut x);
+            solve_transposed(&factor, 3, &mut x);
+            solve(&factor, 3, &mut x);
             for i in 0..3 {
                 let got: f64 = (0..3).map(|j| entry(i, j) * x[j]).sum();
                 prop_assert!((got - right[i]).abs() < 1e-6, "{got} {}", right[i]);

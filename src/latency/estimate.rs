@@ -125,6 +125,17 @@ impl Direction {
         2.0 * EARTH_RADIUS_KM * (self.chord_squared(other).sqrt() / 2.0).min(1.0).asin()
     }
 
+    /// Length of the straight line between the two in kilometres. Likeness that falls with it is one that points on a globe can have
+    /// (a covariance by great-circle distance need not be positive), and it costs no trigonometry.
+    pub(super) fn chord_km(self, other: Direction) -> f64 {
+        EARTH_RADIUS_KM * self.chord_squared(other).sqrt()
+    }
+
+    /// Height above the plane of the equator, in Earth radii: grows with latitude.
+    pub(super) fn height(self) -> f64 {
+        self.0[2]
+    }
+
     /// Squared length of the straight line between the two, in Earth radii: grows with distance, and costs less.
     pub(super) fn chord_squared(self, other: Direction) -> f64 {
         let ([ax, ay, az], [bx, by, bz]) = (self.0, other.0);

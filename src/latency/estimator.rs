@@ -80,6 +80,7 @@ pub struct Room {
     km: Vec<f64>,
     observed: Vec<Observed>,
     chain: Vec<u32>,
+    is_own: Vec<bool>, // by region: the network was measured to it
 }
 
 impl Estimator {
@@ -155,18 +156,18 @@ impl Estimator {
         }
         let is_measured = self.believe(coordinates, place, client, room);
         for (region, ms) in out.iter_mut().enumerate() {
-            *ms = self.rank_ms(region, client, is_measured, room).0;
+            *ms = self.rank_ms(region, is_measured, room).0;
         }
         true
     }
 
     /// The milliseconds by which regions are ranked and their standard deviation, from what `believe` left in the room.
-    fn rank_ms(&self, region: usize, client: Client, is_measured: bool, room: &Room) -> (f32, f32) {
+    fn rank_ms(&self, region: usize, is_measured: bool, room: &Room) -> (f32, f32) {
         let (model_ms, floor_ms) = (room.model_ms[region], model::fibre_floor_ms(room.km[region]));
         let spread_ms = self.prior.spread_ms(model_ms);
         let error = room.belief.mean[region] + self.trend.at(region, model_ms);
         let sd_ms = spread_ms * room.belief.var[region].max(0.0).sqrt();
-        let own = is_measured && self.own_cell(client, region).is_some();
+        let own = is_measured && room.is_own[region];
         // Where light would have to be exceeded the order is still that of distance.
         let least_ms = if own { floor_ms } else { floor_ms + LEAST_ABOVE_LIGHT * (model_ms - floor_ms) };
         let caution_ms = if is_measured && !own { self.prior.caution * sd_ms } else { 0.0 };
@@ -201,7 +202,7 @@ impl Estimator {
         };
         let is_measured = self.believe(coordinates, place, client, room);
         let tell = |region: usize| {
-            let (ms, sd_ms) = self.rank_ms(region, client, is_measured, room);
+            let (ms, sd_ms) = self.rank_ms(region, is_measured, room);
             let distance_km = Some(room.km[region]);
             if is_measured && let Some(cell) = self.own_cell(client, region) {
                 return Some(told_of_cell(ms, sd_ms, &cell, distance_km));
@@ -280,11 +281,15 @@ impl Estimator {
             return false;
         };
         self.find_chain(prefix, room);
+        room.is_own.clear();
+        room.is_own.resize(self.sites.len(), false);
         let chain = std::mem::take(&mut room.chain);
         for (depth, prefix) in chain.iter().enumerate() {
             let share = if depth == 0 { 1.0 } else { NESTED_SHARE };
             self.widen(self.prior.local_var * share, &mut room.belief);
-            self.observe(self.table(client).cells(*prefix), room);
+            let cells = self.table(client).cells(*prefix);
+            cells.iter().for_each(|cell| room.is_own[cell.region.index()] = true);
+            self.observe(cells, room);
             room.belief.loosen(&room.observed, self.prior.freedom);
             room.belief.take_in(&self.kinship, &room.observed, &mut room.work);
         }
@@ -319,17 +324,14 @@ impl Estimator {
         }
     }
 
-    /// The error to expect of any network at a place towards one region, before its own measurements.
-    pub(super) fn expected_error(
-        &self,
-        coordinates: Coordinates,
-        place: &Place,
-        region: usize,
-        model_ms: f32,
-        room: &mut Room,
-    ) -> f32 {
+    /// Leaves in the room what to expect of any network at a place, before its own measurements, the trend left out.
+    pub(super) fn believe_any(&self, coordinates: Coordinates, place: &Place, room: &mut Room) {
         self.believe_place(coordinates, room);
         self.believe_groups(place, None, &mut room.belief);
+    }
+
+    /// The error to expect towards one region, once [`Estimator::believe_any`] was asked.
+    pub(super) fn expected_error(&self, region: usize, model_ms: f32, room: &Room) -> f32 {
         room.belief.mean[region] + self.trend.at(region, model_ms)
     }
 

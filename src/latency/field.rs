@@ -2,7 +2,7 @@
 //! around that have been measured (kriging). Knows places as points on the globe; values are in units of the prior's spread.
 
 use super::{
-    belief::{Belief, Kinship, Observed, Workspace, factorize, solve_lower},
+    belief::{Belief, Kinship, Observed, Workspace, factorize, solve_transposed},
     estimate::Direction,
     prior::Prior,
 };
@@ -23,9 +23,9 @@ pub struct Site {
 pub struct Field {
     prior: Prior,
     regions: usize,
-    directions: Vec<Direction>,
-    error: Vec<f32>,     // region by region, site after site
-    noise_var: Vec<f32>, // likewise; infinite where the site says nothing
+    directions: Vec<Direction>, // from south to north
+    error: Vec<f32>,            // region by region, site after site
+    noise_var: Vec<f32>,        // likewise; infinite where the site says nothing
 }
 
 /// So many measured places around tell of a place.
@@ -46,7 +46,9 @@ impl Field {
             noise_var: Vec::with_capacity(sites.len() * regions),
         };
         let mut room = Workspace::default();
-        for site in sites {
+        let mut order: Vec<&Site> = sites.iter().collect();
+        order.sort_by(|a, b| a.direction.height().total_cmp(&b.direction.height()));
+        for site in order {
             let local_var = prior.local_var / site.networks.max(1) as f32;
             let before_var = prior.field_var + local_var;
             let mut belief = Belief::blank(regions, before_var);
@@ -90,7 +92,7 @@ impl Field {
         for (i, (km, a)) in room.near.iter().enumerate() {
             room.towards.push(likeness(*km));
             for (_, b) in &room.near[..i] {
-                room.between.push(likeness(self.directions[*a].distance_km(self.directions[*b])));
+                room.between.push(likeness(self.directions[*a].chord_km(self.directions[*b])));
             }
             room.between.push(field_var);
         }
@@ -99,25 +101,40 @@ impl Field {
         }
     }
 
+    /// The nearest sites, nearest first. Looks north and south of the place alternately, and no farther than the last of the near
+    /// ones: a site is at least as far as its latitude.
     fn find_neighbours(&self, direction: Direction, room: &mut FieldRoom) {
-        let reach_km = REACH * self.prior.field_km;
+        let height = direction.height();
         let near = &mut room.near;
         near.clear();
-        for (index, other) in self.directions.iter().enumerate() {
-            let nearness = direction.chord_squared(*other);
-            let is_full = near.len() == NEIGHBOURS;
-            if is_full && nearness >= near[NEIGHBOURS - 1].0 {
-                continue;
+        let middle = self.directions.partition_point(|other| other.height() < height);
+        let (mut north, mut south) = (middle, middle);
+        loop {
+            let gap = |site: Option<usize>| {
+                site.and_then(|site| self.directions.get(site))
+                    .map_or(f64::INFINITY, |other| (other.height() - height).powi(2))
+            };
+            let (to_north, to_south) = (gap(Some(north)), gap(south.checked_sub(1)));
+            let reach = if near.len() == NEIGHBOURS { near[NEIGHBOURS - 1].0 } else { f64::INFINITY };
+            if to_north.min(to_south) >= reach {
+                break;
             }
-            let at = near.partition_point(|(other, _)| *other <= nearness);
-            if is_full {
-                near.pop();
+            let index = if to_north <= to_south { north } else { south - 1 };
+            if to_north <= to_south {
+                north += 1;
+            } else {
+                south -= 1;
             }
-            near.insert(at, (nearness, index));
+            let nearness = direction.chord_squared(self.directions[index]);
+            if nearness < reach {
+                near.truncate(NEIGHBOURS - 1);
+                near.insert(near.partition_point(|(other, _)| *other <= nearness), (nearness, index));
+            }
         }
         for (nearness, index) in near.iter_mut() {
-            *nearness = direction.distance_km(self.directions[*index]);
+            *nearness = direction.chord_km(self.directions[*index]);
         }
+        let reach_km = REACH * self.prior.field_km;
         near.retain(|(km, _)| *km <= reach_km);
     }
 
@@ -135,7 +152,7 @@ impl Field {
         room.cross.clear();
         for (i, a) in room.used.iter().enumerate() {
             for (j, b) in room.used[..=i].iter().enumerate() {
-                room.factor[i * n + j] = room.between[a * (a + 1) / 2 + b];
+                room.factor[j * n + i] = room.between[a * (a + 1) / 2 + b];
             }
             let slot = room.near[*a].1 * self.regions + region;
             room.factor[i * n + i] += f64::from(self.noise_var[slot]);
@@ -143,8 +160,8 @@ impl Field {
             room.cross.push(room.towards[*a]);
         }
         factorize(&mut room.factor, n);
-        solve_lower(&room.factor, n, &mut room.values);
-        solve_lower(&room.factor, n, &mut room.cross);
+        solve_transposed(&room.factor, n, &mut room.values);
+        solve_transposed(&room.factor, n, &mut room.cross);
         let mean: f64 = room.values.iter().zip(&room.cross).map(|(a, b)| a * b).sum();
         let gained: f64 = room.cross.iter().map(|a| a * a).sum();
         out.mean[region] = mean as f32;

@@ -266,33 +266,31 @@ impl Intake<'_> {
             if told.is_alone {
                 continue;
             }
+            let Some(coordinates) = told.place.coordinates else { continue };
+            estimator.believe_any(coordinates, &told.place, room);
+            let direction = Direction::of(coordinates);
             for cell in cells {
-                if let Some((residual, noise_var)) =
-                    self.residual(estimator, cell.region, cell.rtt_ms, &told.place, room)
-                {
-                    let noise_var = noise_var / cell.weight.max(1e-6);
-                    each(told, cell, residual, self.prior.local_var + noise_var);
-                }
+                let (residual, noise_var) = self.residual(estimator, cell.region, cell.rtt_ms, direction, room);
+                each(told, cell, residual, self.prior.local_var + noise_var / cell.weight.max(1e-6));
             }
         }
     }
 
-    /// How far a round trip is off what is known so far, and the variance of a single such measurement.
+    /// How far a round trip is off what the estimator's room expects of the place, and the variance of a single measurement.
     fn residual(
         &self,
         estimator: &Estimator,
         region: RegionId,
         rtt_ms: f32,
-        place: &Place,
-        room: &mut Room,
-    ) -> Option<(f32, f32)> {
-        let coordinates = place.coordinates?;
+        direction: Direction,
+        room: &Room,
+    ) -> (f32, f32) {
         let region = region.index();
-        let model_ms = model::rtt_ms(Direction::of(coordinates).distance_km(self.sites[region].direction()));
+        let model_ms = model::rtt_ms(direction.distance_km(self.sites[region].direction()));
         let spread_ms = self.prior.spread_ms(model_ms);
-        let expected = estimator.expected_error(coordinates, place, region, model_ms, room);
         let error = ((rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
-        Some((error - expected, self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms)))
+        let noise_var = self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms);
+        (error - estimator.expected_error(region, model_ms, room), noise_var)
     }
 }
 
@@ -408,8 +406,11 @@ impl Group {
 
     /// A row for the whole group, against what is expected for its places on the average.
     fn add_row(&mut self, intake: &Intake, estimator: &Estimator, row: &Row, places: &[Place], room: &mut Room) {
-        let residuals =
-            places.iter().filter_map(|place| intake.residual(estimator, row.region, row.rtt_ms, place, room));
+        let residuals = places.iter().filter_map(|place| {
+            let coordinates = place.coordinates?;
+            estimator.believe_any(coordinates, place, room);
+            Some(intake.residual(estimator, row.region, row.rtt_ms, Direction::of(coordinates), room))
+        });
         let (sum, noise, n) =
             residuals.fold((0.0, 0.0, 0.0), |(sum, noise, n), (r, v)| (sum + r, noise + v, n + 1.0f32));
         if n > 0.0 {

@@ -12,6 +12,8 @@ pub mod model;
 pub mod prefixes;
 pub mod prior;
 mod shift;
+#[cfg(test)]
+mod tests;
 mod trend;
 
 pub use estimate::{Estimate, EstimateSource, RegionSite};

@@ -41,22 +41,22 @@ pub struct Prior {
 impl Prior {
     /// The values in use.
     pub const FITTED: Prior = Prior {
-        spread_base_ms: 5.0,
-        spread_slope: 0.25,
-        intercept_var: 0.25,
-        slope_var: 0.1,
-        offset_var: 0.1,
-        field_var: 0.6,
-        field_km: 1500.0,
+        spread_base_ms: 14.0,
+        spread_slope: 0.3,
+        intercept_var: 1.0,
+        slope_var: 0.02,
+        offset_var: 0.17,
+        field_var: 0.42,
+        field_km: 3000.0,
         local_var: 0.5,
         country_var: 0.1,
         asn_var: 0.2,
-        regions_common: 0.3,
+        regions_common: 0.1,
         regions_km: 1500.0,
-        noise_base_ms: 1.0,
+        noise_base_ms: 1.5,
         noise_slope: 0.05,
-        freedom: 4.0,
-        caution: 0.25,
+        freedom: 12.0,
+        caution: 0.05,
     };
 
     /// One unit of scatter where the model says `model_ms`, in milliseconds.

@@ -2,7 +2,7 @@
 //! units of the prior's spread.
 
 use super::{
-    belief::{factorize, solve_lower, solve_upper},
+    belief::{factorize, solve, solve_transposed},
     prior::Prior,
 };
 
@@ -61,8 +61,8 @@ impl Trend {
             normal[i * n + i] += 1.0 / f64::from(var);
         }
         factorize(&mut normal, n);
-        solve_lower(&normal, n, &mut right);
-        solve_upper(&normal, n, &mut right);
+        solve_transposed(&normal, n, &mut right);
+        solve(&normal, n, &mut right);
         let offsets = right[2..].iter().map(|offset| *offset as f32).collect();
         Trend { intercept: right[0] as f32, slope: right[1] as f32, offsets }
     }
