@@ -201,6 +201,7 @@ fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
         routes = world.plan.routes.len(),
         networks_v4 = v4,
         networks_v6 = v6,
+        measurements = world.estimator.counts().rows,
         ms = begun.elapsed().as_millis() as u64,
         "ready"
     );

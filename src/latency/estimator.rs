@@ -31,6 +31,8 @@ pub struct Estimator {
     pub(super) kinship: Kinship,
     pub(super) trend: Trend,
     pub(super) field: Field,
+    /// What the field says of the cells of the globe in which networks were measured: maps ask for these again and again.
+    pub(super) known_cells: HashMap<u32, Belief>,
     pub(super) continents: HashMap<Continent, Shift>,
     pub(super) countries: HashMap<CountryCode, Shift>,
     /// By number, and by number within a country.
@@ -39,6 +41,13 @@ pub struct Estimator {
     pub(super) v4: PrefixTable,
     pub(super) v6: PrefixTable,
     pub(super) counts: Counts,
+}
+
+impl Room {
+    /// What the field said of the cells that were asked for.
+    pub(super) fn into_cells(self) -> HashMap<u32, Belief> {
+        self.cells
+    }
 }
 
 /// What a group of networks has in common beyond what is wider than it.
@@ -91,6 +100,7 @@ impl Estimator {
         Estimator {
             trend: Trend::none(sites.len()),
             field: Field::new(&prior, &kinship, &[]),
+            known_cells: HashMap::new(),
             prior,
             kinship,
             sites: sites.to_vec(),
@@ -301,11 +311,15 @@ impl Estimator {
     pub(super) fn believe_place(&self, coordinates: Coordinates, room: &mut Room) {
         let cell = degree_cell(coordinates);
         let Room { cells, near, belief, .. } = room;
-        let known = cells.entry(cell).or_insert_with(|| {
+        let work_out = || {
             let mut fresh = Belief::default();
             self.field.at(Direction::of(centre_of_cell(cell)), near, &mut fresh);
             fresh
-        });
+        };
+        let known = match self.known_cells.get(&cell) {
+            Some(known) => known,
+            None => cells.entry(cell).or_insert_with(work_out),
+        };
         belief.mean.clone_from(&known.mean);
         belief.var.clone_from(&known.var);
     }

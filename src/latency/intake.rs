@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::{
-    belief::{Belief, Kinship, Observed},
+    belief::{Belief, Kinship, Observed, Workspace},
     estimate::{Direction, RegionSite},
     estimator::{Estimator, Room, Shift, degree_cell},
     field::{Field, Site},
@@ -54,7 +54,7 @@ const HALF_LIFE_S: f32 = 30.0 * 86_400.0;
 /// Errors beyond so many spreads, below and above, say no more about a place's surroundings than errors of this size.
 const ERROR_RANGE: (f32, f32) = (-4.0, 6.0);
 /// What a row for a whole country, continent or system may be off by itself, as a variance: nobody can measure all of it.
-const GROUP_VAR: f32 = 0.1;
+const GROUP_VAR: f32 = 0.02;
 
 /// Fits an estimator for `sites` to `rows`.
 pub fn learn(prior: &Prior, sites: &[RegionSite], rows: &[Row], atlas: &dyn Atlas) -> Estimator {
@@ -228,7 +228,7 @@ impl Intake<'_> {
                 continents.entry(continent).or_default().add_row(self, estimator, row, &places, &mut room);
             }
         }
-        estimator.continents = shifts(continents, &estimator.kinship, self.prior.country_var);
+        estimator.continents = self.shifts(continents, &estimator.kinship, self.prior.country_var);
         for row in rows {
             if let Network::Country(code) = row.network {
                 let places: Vec<Place> = place_of_country(code).into_iter().collect();
@@ -240,7 +240,7 @@ impl Intake<'_> {
                 countries.entry(country).or_default().add(cell.region, residual, var, cell.samples, cell.age_s);
             }
         });
-        estimator.countries = shifts(countries, &estimator.kinship, self.prior.country_var);
+        estimator.countries = self.shifts(countries, &estimator.kinship, self.prior.country_var);
         for row in rows {
             if let Network::Asn(asn) = row.network {
                 let places = self.atlas.places_of_system(asn);
@@ -253,7 +253,8 @@ impl Intake<'_> {
                 group.add(cell.region, residual, var, cell.samples, cell.age_s);
             }
         });
-        estimator.systems = shifts(systems, &estimator.kinship, self.prior.asn_var);
+        estimator.systems = self.shifts(systems, &estimator.kinship, self.prior.asn_var);
+        estimator.known_cells = room.into_cells();
         estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect::<HashSet<_>>();
     }
 
@@ -291,6 +292,32 @@ impl Intake<'_> {
         let error = ((rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
         let noise_var = self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms);
         (error - estimator.expected_error(region, model_ms, room), noise_var)
+    }
+
+    /// What each group has by itself: what was observed, shrunk by the variance that groups have among each other.
+    fn shifts<K: std::hash::Hash + Eq>(
+        &self,
+        groups: HashMap<K, Group>,
+        kinship: &Kinship,
+        var: f32,
+    ) -> HashMap<K, Shift> {
+        let mut work = Workspace::default();
+        let fit = |(key, group): (K, Group)| {
+            let mut belief = Belief::blank(kinship.regions(), var);
+            let mut samples = vec![0; kinship.regions()];
+            let mut observed: Vec<Observed> = Vec::with_capacity(group.sums.len());
+            for (region, sums) in &group.sums {
+                let region = usize::from(*region);
+                samples[region] = sums.samples;
+                observed.push(Observed { region, error: sums.error / sums.weight, noise_var: 1.0 / sums.weight });
+            }
+            observed.sort_by(|a, b| a.noise_var.total_cmp(&b.noise_var));
+            belief.loosen(&observed, self.prior.freedom);
+            belief.take_in(kinship, &observed, &mut work);
+            let age_s = group.age_s.unwrap_or(0);
+            (key, Shift { belief, samples, age_s })
+        };
+        groups.into_iter().map(fit).collect()
     }
 }
 
@@ -418,24 +445,4 @@ impl Group {
             self.add(row.region, sum / n, var, row.samples, u32::try_from(row.age_s).unwrap_or(u32::MAX));
         }
     }
-}
-
-/// What each group has by itself: what was observed, shrunk by the variance that groups have among each other.
-fn shifts<K: std::hash::Hash + Eq>(groups: HashMap<K, Group>, kinship: &Kinship, var: f32) -> HashMap<K, Shift> {
-    let mut work = super::belief::Workspace::default();
-    let fit = |(key, group): (K, Group)| {
-        let mut belief = Belief::blank(kinship.regions(), var);
-        let mut samples = vec![0; kinship.regions()];
-        let mut observed: Vec<Observed> = Vec::with_capacity(group.sums.len());
-        for (region, sums) in &group.sums {
-            let region = usize::from(*region);
-            samples[region] = sums.samples;
-            observed.push(Observed { region, error: sums.error / sums.weight, noise_var: 1.0 / sums.weight });
-        }
-        observed.sort_by(|a, b| a.noise_var.total_cmp(&b.noise_var));
-        belief.take_in(kinship, &observed, &mut work);
-        let age_s = group.age_s.unwrap_or(0);
-        (key, Shift { belief, samples, age_s })
-    };
-    groups.into_iter().map(fit).collect()
 }

@@ -43,7 +43,7 @@ impl Prior {
     pub const FITTED: Prior = Prior {
         spread_base_ms: 14.0,
         spread_slope: 0.3,
-        intercept_var: 1.0,
+        intercept_var: 0.25,
         slope_var: 0.02,
         offset_var: 0.17,
         field_var: 0.42,

@@ -116,10 +116,11 @@ fn a_measured_network_tells_of_its_neighbours_and_hardly_of_the_other_side_of_th
     let plain = Estimator::unmeasured(&sites());
     let raised = |n: usize, region: usize| {
         let place = towns.place(n);
-        ms_of(&estimator, place, Client::default())[region] - ms_of(&plain, place, Client::default())[region]
+        let (now, before) = (ms_of(&estimator, place, Client::default()), ms_of(&plain, place, Client::default()));
+        (now[region] - before[region]) / Prior::FITTED.spread_ms(before[region])
     };
-    assert!(raised(1, 2) > 5.0, "{}", raised(1, 2));
-    assert!(raised(2, 0) < raised(1, 2), "{}", raised(2, 0));
+    assert!(raised(1, 2) > 1.0, "{}", raised(1, 2));
+    assert!(raised(2, 0) < 0.5 * raised(1, 2), "{} {}", raised(2, 0), raised(1, 2));
     let told = estimator.estimates(towns.place(0), client_of(&estimator, 0), &mut Room::default()).unwrap();
     let told: Vec<_> = told.into_iter().map(Option::unwrap).collect();
     assert_eq!((told[2].source, told[2].samples), (EstimateSource::Measured, 10));

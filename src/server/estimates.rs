@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// So many rows are held out and judged each time that measurements are read.
-const ROWS_JUDGED_MAX: usize = 10_000;
+const ROWS_JUDGED_MAX: usize = 3000;
 /// In so many parts.
-const FOLDS: usize = 3;
+const FOLDS: usize = 2;
 
 /// Judges the estimates by some of the measurements; `None` where there is nothing to judge by.
 pub fn judge(config: &Config, rows: &[Row], atlas: &dyn Atlas) -> Option<Evaluation> {

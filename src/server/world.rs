@@ -19,7 +19,12 @@ use crate::{
     config::{self, AdminToken, Config, Problem, Report, cookie_secrets, model::RegionId},
     geo::{AsnTable, GeoError, Locations},
     health::{self, Endpoint, Targets},
-    latency::{Estimator, Prior, RegionSite, evaluate::Evaluation, intake, measurement::Row},
+    latency::{
+        Estimator, Prior, RegionSite,
+        evaluate::Evaluation,
+        intake,
+        measurement::{Network, Row},
+    },
     routing::{
         Plan, Snapshot,
         build::{self, Coverage, MapSpec, Sources},
@@ -137,6 +142,7 @@ impl World {
         }
         let zones = ZoneTable::compile(&contents, unix_s(SystemTime::now()));
         let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
+        measured.warnings.extend(doubts(&estimator, asns.is_some(), &measured.rows));
         let of_zones = contents.iter().flat_map(|content| &content.warnings).map(Problem::brief);
         Ok(World {
             path: path.to_owned(),
@@ -303,6 +309,22 @@ fn estimator(
         config.regions.iter().map(|region| RegionSite::new(region.coordinates, region.bias_ms)).collect();
     let atlas = GeoAtlas::new(locations, asns, rows)?;
     Ok((intake::learn(&Prior::FITTED, &sites, rows, &atlas), estimates::judge(config, rows, &atlas)))
+}
+
+/// What was measured and has less effect than its author may think.
+fn doubts(estimator: &Estimator, has_asns: bool, rows: &[Row]) -> Vec<String> {
+    let mut told = Vec::new();
+    let impossible = estimator.counts().impossible;
+    if impossible > 0 {
+        told.push(format!(
+            "{impossible} measured round trips are faster than light in fibre between the network's place and the region: they are \
+             left out, since one of the two is elsewhere"
+        ));
+    }
+    if !has_asns && rows.iter().any(|row| matches!(row.network, Network::Asn(_))) {
+        told.push("measurements of autonomous systems have no effect: set `asn-database` in [geo]".into());
+    }
+    told
 }
 
 /// What the world before chose.
