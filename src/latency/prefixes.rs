@@ -67,11 +67,6 @@ impl PrefixTable {
         &self.cells[start as usize..self.entries[index].cells_end as usize]
     }
 
-    /// The cells of all prefixes.
-    pub fn all_cells(&self) -> &[Cell] {
-        &self.cells
-    }
-
     /// The narrowest prefix that an address lies in.
     pub fn find(&self, address: u128) -> Option<u32> {
         let after = self.entries.partition_point(|entry| entry.first <= address);
@@ -84,18 +79,6 @@ impl PrefixTable {
             }
         }
         Some(at)
-    }
-
-    /// The prefix of exactly these addresses.
-    pub fn exact(&self, first: u128, last: u128) -> Option<u32> {
-        let index = self.entries.binary_search_by(|entry| entry.first.cmp(&first).then(last.cmp(&entry.last))).ok()?;
-        u32::try_from(index).ok()
-    }
-
-    /// First and last address of a prefix.
-    pub fn bounds(&self, prefix: u32) -> (u128, u128) {
-        let entry = &self.entries[prefix as usize];
-        (entry.first, entry.last)
     }
 
     /// The narrowest prefix around another one.
@@ -182,8 +165,6 @@ mod tests {
             }
             for (n, (first, last)) in all.iter().enumerate() {
                 let n = n as u32;
-                prop_assert_eq!(table.exact(*first, *last), Some(n));
-                prop_assert_eq!(table.bounds(n), (*first, *last));
                 prop_assert_eq!(table.cells(n).len(), n as usize % 3);
                 if let Some(parent) = table.parent(n) {
                     prop_assert!(all[parent as usize].0 <= *first && *last <= all[parent as usize].1);
