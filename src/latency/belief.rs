@@ -275,9 +275,9 @@ mod tests {
             let mut x = right.clone();
             solve_transposed(&factor, 3, &mut x);
             solve(&factor, 3, &mut x);
-            for i in 0..3 {
+            for (i, wanted) in right.iter().enumerate() {
                 let got: f64 = (0..3).map(|j| entry(i, j) * x[j]).sum();
-                prop_assert!((got - right[i]).abs() < 1e-6, "{got} {}", right[i]);
+                prop_assert!((got - wanted).abs() < 1e-6, "{got} {wanted}");
             }
         }
     }

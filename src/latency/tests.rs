@@ -264,7 +264,7 @@ fn what_others_measured_beats_distance_and_own_measurements_beat_that() {
 fn a_sample_takes_networks_whole() {
     let (_, rows) = detours();
     let few = sample(&rows, 400);
-    assert!(few.len() > 100 && few.len() < 900 && few.len() % REGIONS.len() == 0, "{}", few.len());
+    assert!(few.len() > 100 && few.len() < 900 && few.len().is_multiple_of(REGIONS.len()), "{}", few.len());
     assert_eq!(sample(&rows, 10_000).len(), rows.len());
 }
 
