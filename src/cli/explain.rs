@@ -273,11 +273,11 @@ mod tests {
         route     *.app (policy latency)
         rule      continent:EU
 
-        RANK  REGION     EST. MS  SOURCE                KM  HEALTH  WHY
-           1  frankfurt      4.2  model                  3  down    down: 192.0.2.1: connection refused
-           2  us            88.0  model               6553  up      chosen: those ranked before it are not usable
-           3  sa           180.0  model (12 samples)  9900  up      ranked after the chosen one
-           -  ap               -  -                      -  up      left out by the rule
+        RANK  REGION     EST. MS   +/-  MARGIN  SOURCE                         KM  HEALTH  WHY
+           1  frankfurt      4.2   1.0     0.0  model                           3  down    down: 192.0.2.1: connection refused
+           2  us            88.0  22.0    83.8  model                        6553  up      chosen: those ranked before it are not usable
+           3  sa           180.0  45.0   175.8  model (12 samples, 2 h old)  9900  up      ranked after the chosen one
+           -  ap               -     -       -  -                               -  up      left out by the rule
 
         chosen    us
         answer    192.0.2.10
