@@ -1,9 +1,11 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
 
 pub mod endpoints;
+pub mod estimates;
 mod files;
 pub mod identity;
 pub mod live;
+pub mod measured;
 pub mod moves;
 pub mod operations;
 pub mod overrides;
@@ -36,6 +38,7 @@ use self::{
     live::Live,
     operations::{ReloadRequest, Running},
     state::StateDir,
+    world::Past,
 };
 use crate::{
     admin,
@@ -198,6 +201,7 @@ fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
         routes = world.plan.routes.len(),
         networks_v4 = v4,
         networks_v6 = v6,
+        measurements = world.estimator.counts().rows,
         ms = begun.elapsed().as_millis() as u64,
         "ready"
     );
@@ -355,8 +359,9 @@ where
 async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str) -> Result<String, String> {
     tracing::info!("reloading: {why}");
     let before = live.world();
-    let path = before.path.clone();
-    let loaded = tokio::task::spawn_blocking(move || World::load(&path)).await;
+    let running = before.clone();
+    let load = move || World::load_after(&running.path, Past { before: Some(&running), ..Past::default() });
+    let loaded = tokio::task::spawn_blocking(load).await;
     match loaded {
         Ok(Ok(world)) => {
             tell_what_needs_a_restart(&before.config, &world.config);

@@ -10,7 +10,8 @@ use std::{
 
 use fixture::{Ask, Fixture};
 use isochrone::{
-    config::model::RegionId, geo::special::embedded_v4, latency, routing::build::rule_matches, server::World,
+    config::model::RegionId, geo::special::embedded_v4, latency::estimator::Room, routing::build::rule_matches,
+    server::World,
 };
 
 const REGIONS: &str = r#"
@@ -97,8 +98,10 @@ fn direct(world: &World, route: usize, address: IpAddr) -> (Option<u16>, Option<
     let place = world.locations.lookup(address);
     let rules = &world.config.zones[0].routes[route].rules;
     let rule = rules.iter().position(|rule| rule_matches(&rule.clients, address, place.as_ref(), None));
-    let estimates = place.and_then(|place| latency::estimates(&place, &world.sites));
-    (rule.map(|rule| rule as u16), estimates.map(|list| list.iter().map(|e| e.ms).collect()))
+    let mut ms = vec![0.0; world.config.regions.len()];
+    let client = world.estimator.client(address, None);
+    let is_known = place.is_some_and(|place| world.estimator.fill(&place, client, &mut Room::default(), &mut ms));
+    (rule.map(|rule| rule as u16), is_known.then_some(ms))
 }
 
 fn compare(world: &World, route: usize, address: IpAddr, margin_ms: f32) {

@@ -21,7 +21,7 @@ use crate::{
         model::{ClientMatch, RegionId},
     },
     geo::{AsnTable, Locations, Place},
-    latency::{self, RegionSite},
+    latency::{Estimator, estimator::Room},
     routing::{
         Family, Snapshot,
         plan::{Pool, RankBy, Route, RouteKind},
@@ -54,8 +54,8 @@ pub struct World<'w> {
     pub locations: &'w Locations,
     /// Autonomous systems.
     pub asns: Option<&'w AsnTable>,
-    /// Where the regions are.
-    pub sites: &'w [RegionSite],
+    /// The round trips to expect.
+    pub estimator: &'w Estimator,
     /// What no snapshot tells.
     pub circumstances: &'w Circumstances<'w>,
     /// Unix time in seconds.
@@ -135,6 +135,13 @@ pub struct Candidate {
     pub source: Option<String>,
     /// Samples behind it.
     pub samples: u32,
+    /// Age of the newest of them in seconds.
+    pub age_s: Option<u64>,
+    /// Standard deviation of the estimate in milliseconds.
+    pub uncertainty_ms: Option<f32>,
+    /// By how much it is above the lowest estimate of the candidates that are ranked, in milliseconds; `None` where they are not
+    /// ranked by estimates.
+    pub margin_ms: Option<f32>,
     /// Great-circle distance.
     pub distance_km: Option<f64>,
     /// It is usable for this question.
@@ -338,9 +345,13 @@ fn client_text(client: &ClientMatch) -> String {
 fn candidates(world: &World, route: &Route, family: Family, decision: &Decision, address: IpAddr) -> Vec<Candidate> {
     let (plan, health) = (&world.snapshot.plan, &world.snapshot.health);
     let place: Option<Place> = world.locations.lookup(address);
-    let estimates = place.and_then(|place| latency::estimates(&place, world.sites));
+    let asn = world.asns.and_then(|asns| asns.lookup(address));
+    let client = world.estimator.client(address, asn);
+    let estimates = world.estimator.estimates(&place.unwrap_or_default(), client, &mut Room::default());
+    let estimate_of = |region: &RegionId| estimates.as_ref().and_then(|estimates| estimates[region.index()]);
     let ranked: Vec<RegionId> =
         policy::ranking(plan, health, route, decision.rule, decision.ranked_by, decision.network_hash).collect();
+    let lowest_ms = ranked.iter().filter_map(|region| Some(estimate_of(region)?.ms)).reduce(f32::min);
     let left_out = route.regions.iter().filter(|region| !ranked.contains(region));
     let mut is_after_chosen = false;
     ranked
@@ -350,6 +361,12 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
             let pool = route.pool(*region);
             let standing = pool.map_or(Standing::Out, |pool| health.pool(pool).standing(family));
             let usable = standing <= Standing::Drained;
+            let estimate = estimate_of(region);
+            let is_first = ranked.first() == Some(region);
+            let margin_ms = estimate
+                .zip(lowest_ms)
+                .filter(|_| ranked.contains(region) && matches!(decision.ranked_by, RankedBy::Place(_)))
+                .map(|(estimate, lowest_ms)| estimate.ms - lowest_ms);
             let trouble = pool.and_then(|pool| (world.circumstances.trouble)(policy::pool(plan, pool)));
             let forced = (world.circumstances.forced)(*region);
             let has_family = pool.is_some_and(|pool| policy::pool(plan, pool).size(family) > 0);
@@ -357,6 +374,9 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
             let reason = match decision.outcome {
                 _ if !ranked.contains(region) => LEFT_OUT.to_string(),
                 _ if !has_family => format!("no {} endpoint", if family == Family::V4 { "IPv4" } else { "IPv6" }),
+                Outcome::Region { reason: Reason::Best, .. } if is_chosen && is_first && margin_ms > Some(0.0) => {
+                    NEAR_ENOUGH.to_string()
+                }
                 Outcome::Region { reason, .. } if is_chosen => chosen_because(reason, decision.ranked_by).to_string(),
                 _ if standing == Standing::Out => "never answers".to_string(),
                 _ if standing == Standing::Drained => "answers only when no other region is usable".to_string(),
@@ -370,12 +390,14 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 None => reason,
             };
             is_after_chosen |= is_chosen;
-            let estimate = estimates.as_ref().map(|estimates| estimates[region.index()]);
             Candidate {
                 region: world.config.regions[region.index()].name.clone(),
                 estimate_ms: estimate.map(|e| e.ms),
                 source: estimate.map(|e| e.source.as_str().to_string()),
                 samples: estimate.map_or(0, |e| e.samples),
+                age_s: estimate.and_then(|e| e.age_s),
+                uncertainty_ms: estimate.map(|e| e.uncertainty_ms),
+                margin_ms,
                 distance_km: estimate.and_then(|e| e.distance_km),
                 healthy: usable,
                 forced: forced.map(|(state, _)| state.into()),
@@ -384,6 +406,9 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
         })
         .collect()
 }
+
+/// The reason of a region that is ranked first and has not the lowest estimate.
+const NEAR_ENOUGH: &str = "chosen: near enough to the lowest estimate (switch-margin, hysteresis)";
 
 fn chosen_because(reason: Reason, ranked_by: RankedBy) -> &'static str {
     match (reason, ranked_by) {

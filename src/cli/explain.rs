@@ -9,7 +9,7 @@ use super::{
     ConfigFile,
     remote::{AdminUrl, AskError, DEFAULT_ADMIN, Remote},
     table::{Align, Cell, Table},
-    terminal::{Lines, Palette, Tone, print},
+    terminal::{Lines, Palette, Tone, print, span},
 };
 use crate::{
     answer::explain::{self, Candidate, ClientView, Explanation},
@@ -163,6 +163,8 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
         ("RANK", Align::Right),
         ("REGION", Align::Left),
         ("EST. MS", Align::Right),
+        ("+/-", Align::Right),
+        ("MARGIN", Align::Right),
         ("SOURCE", Align::Left),
         ("KM", Align::Right),
         ("HEALTH", Align::Left),
@@ -175,6 +177,8 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
             Cell::optional(is_ranked.then(|| (n + 1).to_string())),
             Cell::new(&candidate.region, if is_chosen { Tone::Strong } else { Tone::Plain }),
             Cell::ms(candidate.estimate_ms.map(f64::from)),
+            Cell::ms(candidate.uncertainty_ms.map(f64::from)),
+            Cell::ms(candidate.margin_ms.map(f64::from)),
             Cell::optional(source(candidate)),
             Cell::optional(candidate.distance_km.map(|km| format!("{km:.0}"))),
             health(candidate),
@@ -186,10 +190,14 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
 
 fn source(candidate: &Candidate) -> Option<String> {
     let source = candidate.source.as_ref()?;
-    Some(match candidate.samples {
-        0 => source.clone(),
-        1 => format!("{source} (1 sample)"),
-        n => format!("{source} ({n} samples)"),
+    let samples = match candidate.samples {
+        0 => return Some(source.clone()),
+        1 => "1 sample".to_string(),
+        n => format!("{n} samples"),
+    };
+    Some(match candidate.age_s {
+        None => format!("{source} ({samples})"),
+        Some(age_s) => format!("{source} ({samples}, {} old)", span(age_s)),
     })
 }
 
@@ -211,6 +219,9 @@ mod tests {
             estimate_ms: ms,
             source: ms.map(|_| "model".into()),
             samples: 0,
+            age_s: None,
+            uncertainty_ms: ms.map(|ms| ms / 4.0),
+            margin_ms: ms.map(|ms| ms - 4.2),
             distance_km: km,
             healthy,
             forced: None,
@@ -240,6 +251,7 @@ mod tests {
                 candidate("us", Some(88.04), Some(6553.0), true, "chosen: those ranked before it are not usable"),
                 Candidate {
                     samples: 12,
+                    age_s: Some(7200),
                     ..candidate("sa", Some(180.0), Some(9900.4), true, "ranked after the chosen one")
                 },
                 candidate("ap", None, None, true, explain::LEFT_OUT),
@@ -261,11 +273,11 @@ mod tests {
         route     *.app (policy latency)
         rule      continent:EU
 
-        RANK  REGION     EST. MS  SOURCE                KM  HEALTH  WHY
-           1  frankfurt      4.2  model                  3  down    down: 192.0.2.1: connection refused
-           2  us            88.0  model               6553  up      chosen: those ranked before it are not usable
-           3  sa           180.0  model (12 samples)  9900  up      ranked after the chosen one
-           -  ap               -  -                      -  up      left out by the rule
+        RANK  REGION     EST. MS   +/-  MARGIN  SOURCE                         KM  HEALTH  WHY
+           1  frankfurt      4.2   1.0     0.0  model                           3  down    down: 192.0.2.1: connection refused
+           2  us            88.0  22.0    83.8  model                        6553  up      chosen: those ranked before it are not usable
+           3  sa           180.0  45.0   175.8  model (12 samples, 2 h old)  9900  up      ranked after the chosen one
+           -  ap               -     -       -  -                               -  up      left out by the rule
 
         chosen    us
         answer    192.0.2.10

@@ -7,9 +7,11 @@ mod explain;
 mod force;
 mod geo;
 mod key;
+mod latency;
 mod moves;
 mod probe;
 mod remote;
+mod scatter;
 mod serve;
 mod status;
 mod table;
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Delegation(args) => delegation::run(args),
         Command::Key(args) => key::run(args),
         Command::Geo(args) => geo::run(args),
+        Command::Latency(args) => latency::run(args),
     };
     done.unwrap_or_else(|error| tell(&error))
 }
@@ -87,6 +90,7 @@ enum Command {
     Delegation(delegation::DelegationArgs),
     Key(key::KeyArgs),
     Geo(geo::GeoArgs),
+    Latency(latency::LatencyArgs),
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]

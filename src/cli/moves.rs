@@ -13,6 +13,7 @@ use super::{
 use crate::server::{
     World,
     moves::{self, Moves, NetworkMoves},
+    world::Past,
 };
 
 /// Tell what a new configuration would move, before it is taken up
@@ -54,7 +55,8 @@ pub struct SimulateArgs {
 
 /// Compares two configurations.
 pub fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
-    let (old, new) = (World::load(&args.file.path()?)?, World::load(&args.new)?);
+    let old = World::load(&args.file.path()?)?;
+    let new = World::load_after(&args.new, Past { before: Some(&old), ..Past::default() })?;
     tell(&moves::plan(&old, &new)?, args.json)
 }
 

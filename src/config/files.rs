@@ -6,7 +6,7 @@ use std::{fs::File, io, io::Read, path::Path};
 ///
 /// # Errors
 /// What follows the name of the file in a sentence: "does not exist".
-pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     String::from_utf8(read_bytes(path, bytes_max)?).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].iter().filter(|&&b| b == b'\n').count() + 1;

@@ -176,10 +176,11 @@ pub static LATENCY: Schema = Schema {
     title: "[latency]",
     keys: &[
         key("switch-margin", F::Duration(0, 1000), D::Duration(5)),
-        later("measurements", F::Texts(0, "path"), D::Texts(&[])),
+        key("measurements", F::Texts(64, "path"), D::Texts(&[])),
+        key("skip-bad-measurements", F::Flag, D::Flag(false)),
+        key("hysteresis", F::Duration(0, 1000), D::Duration(5)),
         later("learn", F::Flag, D::Flag(false)),
         later("prospect", F::Number(0.0, 0.0), D::Number(0.0)),
-        later("hysteresis", F::Duration(5, 5), D::Duration(5)),
     ],
     sections: &[],
     later_sections: &[],

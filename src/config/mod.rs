@@ -27,6 +27,8 @@ pub use model::Config;
 pub use report::{Problem, Report, Source, Spot};
 pub use token::AdminToken;
 
+pub(crate) use files::read_text;
+
 use section::Problems;
 pub(crate) use value::{duration_ms, quote, suggest};
 

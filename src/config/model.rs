@@ -129,6 +129,12 @@ pub struct Geo {
 pub struct Latency {
     /// A range may take its neighbour's ranking where that costs it less than this, in milliseconds.
     pub switch_margin_ms: f32,
+    /// Files of measured round trips, resolved against the configuration file's folder.
+    pub measurements: Vec<PathBuf>,
+    /// Wrong lines of those files are left out instead of being an error.
+    pub skip_bad_measurements: bool,
+    /// A measured network changes region only where another is better by more than this, in milliseconds.
+    pub hysteresis_ms: f32,
 }
 
 /// `[regions.NAME]`.

@@ -6,15 +6,17 @@ use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::overlay::{Overlay, Segment};
+pub use super::feed::Coverage;
 use super::{
+    feed::{Feed, Sites},
     map::{ClientMap, Entry, Rankings},
+    overlay::{Overlay, Segment},
     ranges::{Bits, RangeMap},
 };
 use crate::{
     config::model::{ClientMatch, RegionId, Rule},
     geo::{GeoError, Locations, Place, asn::AsnTable, special::embedded_v4},
-    latency::estimate::{self, RegionSite},
+    latency::Estimator,
 };
 
 /// One map to compile: what its rankings are made of.
@@ -76,55 +78,77 @@ pub struct Sources<'s> {
     pub locations: &'s Locations,
     /// Autonomous systems; needed by rules that name one.
     pub asns: Option<&'s AsnTable>,
-    /// The regions, in file order: where they are and their bias.
-    pub sites: &'s [RegionSite],
+    /// The round trips to expect.
+    pub estimator: &'s Estimator,
     /// A range may take its neighbour's ranking where that costs it less than this, in milliseconds.
     pub switch_margin_ms: f32,
+    /// A measured network keeps the region that it had unless another is better by more than this, in milliseconds.
+    pub hysteresis_ms: f32,
+    /// The region that a network had before, by the position of the map's specification, where it was measured to it.
+    pub before: &'s Before<'s>,
 }
 
-/// Compiles the maps, in the order of their specifications.
+/// See [`Sources::before`].
+pub type Before<'s> = dyn Fn(usize, IpAddr) -> Option<RegionId> + 's;
+
+/// What was compiled.
+pub struct Built {
+    /// The maps, in the order of their specifications.
+    pub maps: Vec<ClientMap>,
+    /// What the estimates rest on.
+    pub coverage: Coverage,
+}
+
+/// Compiles the maps.
 ///
 /// # Errors
 /// What the location data or the table of autonomous systems has to report.
-pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Vec<ClientMap>, GeoError> {
+pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Built, GeoError> {
     let mut tables: Vec<Tables> = specs.iter().map(|_| Tables::default()).collect();
     let needs_walk = specs.iter().any(MapSpec::needs_walk);
+    let mut coverage = Coverage::default();
 
     let mut v4_builders = Vec::with_capacity(specs.len());
-    for spec in specs {
-        v4_builders.push(RangeBuilder::<u32>::new(spec, v4_overlay(spec, sources.asns)?, sources.switch_margin_ms));
+    for (index, spec) in specs.iter().enumerate() {
+        v4_builders.push(RangeBuilder::<u32>::new(sources, index, spec, v4_overlay(spec, sources.asns)?));
     }
     if needs_walk {
-        let mut places = Places::new(sources.sites);
-        sources.locations.walk_v4(&mut |first, last, id, place| {
-            places.learn(id, place);
+        let mut feed = Feed::v4(sources.estimator, sources.asns)?;
+        let mut each = |first: u128, last: u128, id: u32, sites: &Sites<'_>| {
             for (builder, tables) in v4_builders.iter_mut().zip(&mut tables) {
-                builder.push(first, last, id, &places, tables);
+                builder.push(first as u32, last.min(u128::from(u32::MAX)) as u32, id, sites, tables);
             }
+        };
+        sources.locations.walk_v4(&mut |first, last, id, place| {
+            feed.push(first.into(), last.into(), id, place, &mut each);
         })?;
+        feed.finish(&mut each);
+        coverage = feed.coverage();
     }
     let v4: Vec<RangeMap<u32>> = v4_builders.into_iter().zip(&mut tables).map(|(b, t)| b.finish(t)).collect();
 
     let mut v6_builders = Vec::with_capacity(specs.len());
-    for ((spec, tables), v4) in specs.iter().zip(&mut tables).zip(&v4) {
+    for (index, ((spec, tables), v4)) in specs.iter().zip(&mut tables).zip(&v4).enumerate() {
         let uniform = (v4.iter().count() == 1).then(|| v4.find(0).0);
         let embedding = uniform.unwrap_or_else(|| tables.entry(EMBEDDING));
         let overlay = v6_overlay(spec, sources.asns, embedding)?;
-        v6_builders.push(RangeBuilder::<u128>::new(spec, overlay, sources.switch_margin_ms));
+        v6_builders.push(RangeBuilder::<u128>::new(sources, index, spec, overlay));
     }
     if needs_walk {
-        let mut places = Places::new(sources.sites);
-        sources.locations.walk_v6(&mut |first, last, id, place| {
-            places.learn(id, place);
+        let mut feed = Feed::v6(sources.estimator, sources.asns)?;
+        let mut each = |first: u128, last: u128, id: u32, sites: &Sites<'_>| {
             for (builder, tables) in v6_builders.iter_mut().zip(&mut tables) {
-                builder.push(first, last, id, &places, tables);
+                builder.push(first, last, id, sites, tables);
             }
-        })?;
+        };
+        sources.locations.walk_v6(&mut |first, last, id, place| feed.push(first, last, id, place, &mut each))?;
+        feed.finish(&mut each);
     }
     let v6: Vec<RangeMap<u128>> = v6_builders.into_iter().zip(&mut tables).map(|(b, t)| b.finish(t)).collect();
 
     let parts = v4.into_iter().zip(v6).zip(tables);
-    Ok(parts.map(|((v4, v6), t)| ClientMap { v4, v6, entries: t.entries, rankings: t.rankings }).collect())
+    let map = |((v4, v6), t): ((_, _), Tables)| ClientMap { v4, v6, entries: t.entries, rankings: t.rankings };
+    Ok(Built { maps: parts.map(map).collect(), coverage })
 }
 
 /// Stands for the IPv6 ranges that embed IPv4 addresses. Those are looked up in the IPv4 part; here they only must not be taken
@@ -193,35 +217,6 @@ fn asn_rules(spec: &MapSpec) -> Option<HashMap<u32, u16>> {
     (!rule_of.is_empty()).then_some(rule_of)
 }
 
-/// What has been learnt of the places of one walk, by place number.
-struct Places<'s> {
-    sites: &'s [RegionSite],
-    known: Vec<Place>,
-    estimates_ms: Vec<f32>, // region by region, place after place; infinite where the place has no coordinates
-}
-
-impl<'s> Places<'s> {
-    fn new(sites: &'s [RegionSite]) -> Self {
-        Places { sites, known: Vec::new(), estimates_ms: Vec::new() }
-    }
-
-    fn learn(&mut self, id: u32, place: &Place) {
-        if id as usize == self.known.len() {
-            self.known.push(*place);
-            let start = self.estimates_ms.len();
-            self.estimates_ms.resize(start + self.sites.len(), f32::INFINITY);
-            if let Some(coordinates) = place.coordinates {
-                estimate::fill(coordinates, self.sites, &mut self.estimates_ms[start..]);
-            }
-        }
-    }
-
-    fn estimates_ms(&self, id: u32) -> &[f32] {
-        let n = self.sites.len();
-        &self.estimates_ms[id as usize * n..][..n]
-    }
-}
-
 /// Entries and rankings of one map, each kept once.
 #[derive(Default)]
 struct Tables {
@@ -251,26 +246,30 @@ impl Tables {
 
 /// Compiles the ranges of one family for one map from located ranges that come in ascending order.
 struct RangeBuilder<'s, A> {
+    sources: &'s Sources<'s>,
+    spec_index: usize,
     spec: &'s MapSpec,
     overlay: Overlay<A>,
-    switch_margin_ms: f32,
     next: Option<A>, // the first address not covered yet; `None`: all are
     ranges: Vec<(A, u32)>,
-    run: Option<Entry>, // what the last range got
+    run: Option<Entry>,    // what the last range got
+    is_run_measured: bool, // of the range that began the run
     rule_of_place: Vec<Option<u16>>,
     own_ranking: Vec<Vec<u32>>, // by rule (none first), then by place; `UNKNOWN` until worked out
     order: Vec<RegionId>,
 }
 
 impl<'s, A: Bits> RangeBuilder<'s, A> {
-    fn new(spec: &'s MapSpec, overlay: Overlay<A>, switch_margin_ms: f32) -> Self {
+    fn new(sources: &'s Sources<'s>, spec_index: usize, spec: &'s MapSpec, overlay: Overlay<A>) -> Self {
         RangeBuilder {
+            sources,
+            spec_index,
             spec,
             overlay,
-            switch_margin_ms,
             next: Some(A::ZERO),
             ranges: Vec::new(),
             run: None,
+            is_run_measured: false,
             rule_of_place: Vec::new(),
             own_ranking: vec![Vec::new(); spec.rules.len() + 1],
             order: Vec::new(),
@@ -278,15 +277,15 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
     }
 
     /// Takes the located range `first..=last`; all before it that was not given is a gap.
-    fn push(&mut self, first: A, last: A, id: u32, places: &Places, tables: &mut Tables) {
-        if id as usize >= self.rule_of_place.len() {
-            self.rule_of_place.push(self.spec.rule_of_place(&places.known[id as usize]));
+    fn push(&mut self, first: A, last: A, id: u32, sites: &Sites<'_>, tables: &mut Tables) {
+        for new in self.rule_of_place.len()..sites.len() {
+            self.rule_of_place.push(self.spec.rule_of_place(sites.place(new as u32)));
         }
         if let Some(gap_start) = self.next.filter(|next| *next < first) {
             self.cover(gap_start, first.previous(), None, tables);
         }
         if !self.continues_run(first, last, id) {
-            self.cover(first, last, Some((id, places)), tables);
+            self.cover(first, last, Some((id, sites)), tables);
         }
         self.next = (last < A::MAX).then(|| last.next());
     }
@@ -310,7 +309,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
     }
 
     /// Splits a range where the overlay changes.
-    fn cover(&mut self, first: A, last: A, located: Option<(u32, &Places)>, tables: &mut Tables) {
+    fn cover(&mut self, first: A, last: A, located: Option<(u32, &Sites<'_>)>, tables: &mut Tables) {
         let mut at = first;
         loop {
             let (segment, segment_last) = self.overlay.at(at);
@@ -322,7 +321,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         }
     }
 
-    fn emit(&mut self, first: A, segment: Segment, located: Option<(u32, &Places)>, tables: &mut Tables) {
+    fn emit(&mut self, first: A, segment: Segment, located: Option<(u32, &Sites<'_>)>, tables: &mut Tables) {
         let by_overlay = match segment {
             Segment::Fixed(entry) => {
                 self.run = None;
@@ -338,44 +337,70 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         // Most ranges are like the one before: they cost no look-up, and memory stays flat while millions stream through.
         if self.run != Some(entry) {
             self.run = Some(entry);
+            self.is_run_measured = located.is_some_and(|(id, sites)| sites.measured(id).is_some());
             self.ranges.push((first, tables.entry(entry)));
         }
     }
 
-    /// The place's own ranking, or the run's where that costs the place less than the margin. The run's ranking is always the
-    /// own one of the place that began the run, so adoptions never chain.
-    fn ranking(&mut self, rule: Option<u16>, located: Option<(u32, &Places)>, tables: &mut Tables) -> Option<u32> {
-        let regions = self.spec.regions_under(rule);
-        let (id, places) = located?;
-        if regions.is_empty() || places.known[id as usize].coordinates.is_none() {
-            return None;
-        }
-        let estimates_ms = places.estimates_ms(id);
-        let own = self.own_ranking(rule, id, estimates_ms, tables);
+    /// The range's own ranking, or the run's where that costs the range less than the margin. The run's ranking is always the
+    /// own one of the range that began the run, so adoptions never chain. What was measured is not given up for a neighbour: there
+    /// the first region must be the same.
+    fn ranking(&mut self, rule: Option<u16>, located: Option<(u32, &Sites<'_>)>, tables: &mut Tables) -> Option<u32> {
+        let (id, sites) = located?;
+        let estimates_ms = sites.estimates_ms(id).filter(|_| !self.spec.regions_under(rule).is_empty())?;
+        let own = self.own_ranking(rule, id, sites, estimates_ms, tables);
         let adopted = match self.run {
             Some(Entry { rule: run_rule, ranking: Some(run) }) if run_rule == rule && run != own => {
-                let cost_ms = adoption_cost_ms(tables.rankings.get(run), estimates_ms);
-                (cost_ms < self.switch_margin_ms).then_some(run)
+                let (run_order, own_order) = (tables.rankings.get(run), tables.rankings.get(own));
+                let is_measured = self.is_run_measured || sites.measured(id).is_some();
+                let may = !is_measured || run_order[0] == own_order[0];
+                (may && adoption_cost_ms(run_order, estimates_ms) < self.sources.switch_margin_ms).then_some(run)
             }
             _ => None,
         };
         Some(adopted.unwrap_or(own))
     }
 
-    /// The regions that the rule leaves in the order of the place's own estimates.
-    fn own_ranking(&mut self, rule: Option<u16>, id: u32, estimates_ms: &[f32], tables: &mut Tables) -> u32 {
+    /// The regions that the rule leaves in the order of the range's own estimates.
+    fn own_ranking(
+        &mut self,
+        rule: Option<u16>,
+        id: u32,
+        sites: &Sites<'_>,
+        estimates_ms: &[f32],
+        tables: &mut Tables,
+    ) -> u32 {
         let known = &mut self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)];
         if known.len() <= id as usize {
             known.resize(id as usize + 1, UNKNOWN);
         }
-        let slot = &mut known[id as usize];
-        if *slot == UNKNOWN {
-            self.order.clear();
-            self.order.extend_from_slice(self.spec.regions_under(rule));
-            sort_by_estimate(&mut self.order, estimates_ms);
-            *slot = tables.ranking(&self.order);
+        if known[id as usize] != UNKNOWN {
+            return known[id as usize];
         }
-        *slot
+        self.order.clear();
+        self.order.extend_from_slice(self.spec.regions_under(rule));
+        sort_by_estimate(&mut self.order, estimates_ms);
+        if let Some(kept) = self.kept(id, sites, estimates_ms) {
+            self.order[..=kept].rotate_right(1);
+        }
+        let own = tables.ranking(&self.order);
+        self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)][id as usize] = own;
+        own
+    }
+
+    /// The position in `order` of the region that a measured network had before and keeps, since the first is not clearly better.
+    fn kept(&self, id: u32, sites: &Sites<'_>, estimates_ms: &[f32]) -> Option<usize> {
+        let measured = sites.measured(id)?;
+        let before = (self.sources.before)(self.spec_index, measured.first)?;
+        let position = self.order.iter().position(|region| *region == before).filter(|position| *position > 0)?;
+        let (from, to) = (before.index(), self.order[0].index());
+        let is_better = sites.estimator.is_clearly_better(
+            measured.client,
+            (from, estimates_ms[from]),
+            (to, estimates_ms[to]),
+            self.sources.hysteresis_ms,
+        );
+        (!is_better).then_some(position)
     }
 }
 

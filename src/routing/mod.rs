@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod build;
+mod feed;
 pub mod force;
 pub mod hash;
 pub mod health;

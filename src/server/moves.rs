@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::world::World;
 use crate::{
     config::model::RegionId,
     geo::{GeoError, Place},
-    latency,
+    latency::estimator::{Client, Room},
     routing::{
         Plan,
         force::{Force, Forces},
@@ -181,23 +182,23 @@ fn compare(
             pairs.len() - 1
         }));
     }
-    // Many networks are in one place: its estimates are made once, before and after.
-    let known: RefCell<HashMap<[u32; 2], [Vec<f32>; 2]>> = RefCell::default();
-    let estimates = |place: &Place, region: RegionId, is_after: bool| {
-        let at = place.coordinates?;
+    // Many networks are in one place: its estimates are made once, before and after, and those of a measured network once more.
+    let known: RefCell<Known> = RefCell::default();
+    let rooms: [RefCell<Room>; 2] = Default::default();
+    let estimates = |address: IpAddr, place: &Place, region: RegionId, is_after: bool| {
+        let estimator = if is_after { &new.estimator } else { &old.estimator };
+        let (at, client) = (place.coordinates?, estimator.client(address, None));
         let mut known = known.borrow_mut();
-        let both = known.entry([at.latitude.to_bits(), at.longitude.to_bits()]).or_insert_with(|| {
-            [&old.sites, &new.sites].map(|sites| {
-                let mut ms = vec![0.0; sites.len()];
-                latency::estimate::fill(at, sites, &mut ms);
-                ms
-            })
+        let ms = known.entry((at.latitude.to_bits(), at.longitude.to_bits(), client, is_after)).or_insert_with(|| {
+            let mut ms = vec![f32::INFINITY; estimator.sites().len()];
+            estimator.fill(place, client, &mut rooms[usize::from(is_after)].borrow_mut(), &mut ms);
+            ms
         });
-        both[usize::from(is_after)].get(region.index()).copied()
+        ms.get(region.index()).copied().filter(|ms| ms.is_finite())
     };
     let sides = (Side { plan: &old.plan, health: before }, Side { plan: &new.plan, health: after });
-    let tallies = moves::compare(sides.0, sides.1, &pairs, &new.locations, &|_, _, place, region, is_after| {
-        estimates(place, region, is_after)
+    let tallies = moves::compare(sides.0, sides.1, &pairs, &new.locations, &|address, _, place, region, is_after| {
+        estimates(address, place, region, is_after)
     })?;
     new.locations.release();
     let routes = named.into_iter().zip(pair_of).map(|(((zone, route), pair), at)| {
@@ -212,6 +213,9 @@ fn compare(
     });
     Ok(told(routes.collect()))
 }
+
+/// Estimates by place, what is known of the network besides, and side.
+type Known = HashMap<(u32, u32, Client, bool), Vec<f32>>;
 
 fn name_of(world: &World, route: &Route) -> (String, String) {
     (world.config.zones[route.zone].origin.to_string(), route.label.clone())

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     endpoints::{self, Row},
+    estimates,
     live::{Live, Undecided},
     overrides::{self, Decision, Override, Overrides, Target as Overridden},
     world::{World, unix_s},
@@ -73,6 +74,7 @@ impl Operations for Running {
         endpoint_metrics(&view, &mut families);
         self_doubt_metric(&view, &mut families);
         server_metrics(&self.live, &view, &mut families);
+        estimates::metrics(&view.world, &mut families);
         metrics::expose(&self.live.registry.totals(), families)
     }
 

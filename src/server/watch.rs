@@ -9,8 +9,8 @@ use std::{
 
 use crate::config::Config;
 
-/// Files to be taken up again when they are replaced: the location databases, the cookie secrets, the token, certificate
-/// and key.
+/// Files to be taken up again when they are replaced: the location databases, the measurements, the cookie secrets, the token,
+/// certificate and key.
 #[derive(Clone)]
 pub struct Files {
     list: Vec<Watched>,
@@ -35,7 +35,8 @@ impl Files {
     /// As they are now. To be called before they are read, so that none can be replaced unnoticed in between.
     pub fn of(config: &Config) -> Files {
         let databases = config.geo.databases.iter().chain(&config.geo.asn_database);
-        Files::at(databases.chain(&config.server.cookie_secret_file).chain(&config.admin.token_file))
+        let secrets = config.server.cookie_secret_file.iter().chain(&config.admin.token_file);
+        Files::at(databases.chain(&config.latency.measurements).chain(secrets))
     }
 
     /// The files at these paths, as they are now.

@@ -2,21 +2,32 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{parallel::for_each, watch::Files};
+use super::{
+    estimates,
+    measured::{self, GeoAtlas, Measured},
+    parallel::for_each,
+    watch::Files,
+};
 use crate::{
     answer::explain::{self, Circumstances, Explanation},
-    config::{self, AdminToken, Config, Problem, Report, cookie_secrets},
+    config::{self, AdminToken, Config, Problem, Report, cookie_secrets, model::RegionId},
     geo::{AsnTable, GeoError, Locations},
     health::{self, Endpoint, Targets},
-    latency::RegionSite,
+    latency::{
+        Estimator, Prior, RegionSite,
+        evaluate::Evaluation,
+        intake,
+        measurement::{Network, Row},
+    },
     routing::{
         Plan, Snapshot,
-        build::{self, Sources},
+        build::{self, Coverage, MapSpec, Sources},
         health::{HealthView, TargetHealth},
         plan::Draft,
         signed::SignedAnswers,
@@ -37,8 +48,14 @@ pub struct World {
     pub locations: Locations,
     /// Autonomous systems.
     pub asns: Option<AsnTable>,
-    /// The regions in file order, as the estimates see them.
-    pub sites: Vec<RegionSite>,
+    /// The round trips to expect.
+    pub estimator: Estimator,
+    /// Wrong lines of measurement files that were left out by choice.
+    pub measurements_skipped: usize,
+    /// How good the estimates are by the measurements; `None`: there is nothing to judge by.
+    pub quality: Option<Evaluation>,
+    /// What the estimates of the map rest on.
+    pub coverage: Coverage,
     /// Compiled zones, with the signatures that they had at first.
     pub zones: Arc<ZoneTable>,
     /// What they were compiled from, in file order; the RRsets of the signed ones alone, which are signed again.
@@ -58,6 +75,17 @@ pub struct World {
     /// How long it took to compile.
     pub build_time: Duration,
     targets: Targets,
+    /// What the maps of the plan were compiled from.
+    specs: Vec<MapSpec>,
+}
+
+/// What a world is compiled from besides its configuration.
+#[derive(Default)]
+pub struct Past<'p> {
+    /// The world before, whose choices for measured networks count.
+    pub before: Option<&'p World>,
+    /// What this server has measured itself.
+    pub learnt: Vec<Row>,
 }
 
 impl World {
@@ -66,63 +94,76 @@ impl World {
     /// # Errors
     /// All that is wrong with any of it.
     pub fn load(path: &Path) -> Result<World, Report> {
-        World::compile(config::load(path)?, path)
+        World::load_after(path, Past::default())
+    }
+
+    /// As [`World::load`], for a server that runs already.
+    ///
+    /// # Errors
+    /// As [`World::load`].
+    pub fn load_after(path: &Path, past: Past) -> Result<World, Report> {
+        World::compile_after(config::load(path)?, path, past)
     }
 
     /// Compiles a configuration that was read from `path`.
     ///
     /// # Errors
-    /// All that is wrong with the zones' records and the databases.
+    /// All that is wrong with the zones' records, the databases and the measurements.
     pub fn compile(config: Config, path: &Path) -> Result<World, Report> {
+        World::compile_after(config, path, Past::default())
+    }
+
+    /// As [`World::compile`], for a server that runs already.
+    ///
+    /// # Errors
+    /// As [`World::compile`].
+    pub fn compile_after(config: Config, path: &Path, past: Past) -> Result<World, Report> {
         let begun = Instant::now();
         let files = Files::of(&config);
-        let mut problems = Vec::new();
-        let contents = content::gather(&config).unwrap_or_else(|report| {
-            problems.extend(report.problems);
-            Vec::new()
-        });
-        let mut keep = |error: GeoError| problems.push(Problem::new(error.to_string()));
-        let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
-        let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
-        let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
-        let cookie_secrets = cookie_secrets.map_err(|problem| problems.push(problem)).ok().flatten();
-        let admin_token = config.admin.token_file.as_deref().map(AdminToken::read).transpose();
-        let admin_token = admin_token.map_err(|problem| problems.push(problem)).ok().flatten();
-        let (Some(locations), Some(asns), true) = (locations, asns, problems.is_empty()) else {
-            return Err(Report::new(problems));
-        };
-        let sites: Vec<RegionSite> =
-            config.regions.iter().map(|region| RegionSite::new(region.coordinates, region.bias_ms)).collect();
+        let Parts { contents, locations, asns, cookie_secrets, admin_token, mut measured } = Parts::read(&config)?;
+        measured.rows.extend(past.learnt);
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
+        let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
+        let (estimator, quality) = estimator(&config, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
+        let before = Before::new(past.before, &config, &specs);
         let sources = Sources {
             locations: &locations,
             asns: asns.as_ref(),
-            sites: &sites,
+            estimator: &estimator,
             switch_margin_ms: config.latency.switch_margin_ms,
+            hysteresis_ms: config.latency.hysteresis_ms,
+            before: &|spec, address| before.region(spec, address),
         };
-        plan.maps = build::build(&sources, &specs).map_err(|error| Report::from(Problem::new(error.to_string())))?;
+        let built = build::build(&sources, &specs).map_err(told)?;
+        plan.maps = built.maps;
         locations.release();
         if let Some(asns) = &asns {
             asns.release();
         }
         let zones = ZoneTable::compile(&contents, unix_s(SystemTime::now()));
         let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
+        measured.warnings.extend(doubts(&estimator, asns.is_some(), &measured.rows));
+        let of_zones = contents.iter().flat_map(|content| &content.warnings).map(Problem::brief);
         Ok(World {
             path: path.to_owned(),
             signed: SignedAnswers::with(&plan, &all_up, &zones, &SignedAnswers::default(), &for_each),
             zones: Arc::new(zones),
-            warnings: contents.iter().flat_map(|content| &content.warnings).map(Problem::brief).collect(),
+            warnings: of_zones.chain(measured.warnings).collect(),
             contents: keep_signed(contents),
             targets: Targets::new(plan.targets.clone()).placed(regions_of_endpoints(&plan)),
             plan: Arc::new(plan),
             locations,
             asns,
-            sites,
+            estimator,
+            measurements_skipped: measured.skipped,
+            quality,
+            coverage: built.coverage,
             config,
             cookie_secrets,
             admin_token,
             files,
             build_time: begun.elapsed(),
+            specs,
         })
     }
 
@@ -177,7 +218,7 @@ impl World {
             config: &self.config,
             locations: &self.locations,
             asns: self.asns.as_ref(),
-            sites: &self.sites,
+            estimator: &self.estimator,
             circumstances,
             now_s: unix_s(SystemTime::now()),
         };
@@ -216,6 +257,98 @@ impl World {
             }),
             answer_keys,
         }
+    }
+}
+
+/// What a configuration names, read.
+struct Parts {
+    contents: Vec<ZoneContent>,
+    locations: Locations,
+    asns: Option<AsnTable>,
+    cookie_secrets: Option<CookieSecrets>,
+    admin_token: Option<AdminToken>,
+    measured: Measured,
+}
+
+impl Parts {
+    /// Reads it all, so that all that is wrong is told at once.
+    fn read(config: &Config) -> Result<Parts, Report> {
+        let mut problems = Vec::new();
+        let contents = content::gather(config).unwrap_or_else(|report| {
+            problems.extend(report.problems);
+            Vec::new()
+        });
+        let measured = measured::read(config, SystemTime::now()).unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            Measured::default()
+        });
+        let mut keep = |error: GeoError| problems.push(Problem::new(error.to_string()));
+        let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
+        let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
+        let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
+        let cookie_secrets = cookie_secrets.map_err(|problem| problems.push(problem)).ok().flatten();
+        let admin_token = config.admin.token_file.as_deref().map(AdminToken::read).transpose();
+        let admin_token = admin_token.map_err(|problem| problems.push(problem)).ok().flatten();
+        match (locations, asns, problems.is_empty()) {
+            (Some(locations), Some(asns), true) => {
+                Ok(Parts { contents, locations, asns, cookie_secrets, admin_token, measured })
+            }
+            _ => Err(Report::new(problems)),
+        }
+    }
+}
+
+/// Fits the estimator for a configuration's regions, and judges it.
+fn estimator(
+    config: &Config,
+    locations: &Locations,
+    asns: Option<&AsnTable>,
+    rows: &[Row],
+) -> Result<(Estimator, Option<Evaluation>), GeoError> {
+    let sites: Vec<RegionSite> =
+        config.regions.iter().map(|region| RegionSite::new(region.coordinates, region.bias_ms)).collect();
+    let atlas = GeoAtlas::new(locations, asns, rows)?;
+    Ok((intake::learn(&Prior::FITTED, &sites, rows, &atlas), estimates::judge(config, rows, &atlas)))
+}
+
+/// What was measured and has less effect than its author may think.
+fn doubts(estimator: &Estimator, has_asns: bool, rows: &[Row]) -> Vec<String> {
+    let mut told = Vec::new();
+    let impossible = estimator.counts().impossible;
+    if impossible > 0 {
+        told.push(format!(
+            "{impossible} measured round trips are faster than light in fibre between the network's place and the region: they are \
+             left out, since one of the two is elsewhere"
+        ));
+    }
+    if !has_asns && rows.iter().any(|row| matches!(row.network, Network::Asn(_))) {
+        told.push("measurements of autonomous systems have no effect: set `asn-database` in [geo]".into());
+    }
+    told
+}
+
+/// What the world before chose.
+struct Before<'b> {
+    world: Option<&'b World>,
+    /// By the position of the new map's specification: its map, if it had the same.
+    maps: Vec<Option<usize>>,
+}
+
+impl<'b> Before<'b> {
+    fn new(world: Option<&'b World>, config: &Config, specs: &[MapSpec]) -> Self {
+        // Regions are told by their position: with others in the file the choices mean nothing.
+        let names = |config: &Config| config.regions.iter().map(|region| region.name.clone()).collect::<Vec<_>>();
+        let world = world.filter(|world| names(&world.config) == names(config));
+        let map_of = |spec: &MapSpec| world.and_then(|world| world.specs.iter().position(|known| known == spec));
+        Before { world, maps: specs.iter().map(map_of).collect() }
+    }
+
+    /// The region that a network had, if it was measured to it.
+    fn region(&self, spec: usize, address: IpAddr) -> Option<RegionId> {
+        let map = &self.world?.plan.maps[self.maps[spec]?];
+        let region = *map.ranking(map.locate(address).entry.ranking?).first()?;
+        let estimator = &self.world?.estimator;
+        estimator.own_cell(estimator.client(address, None), region.index()).map(|_| region)
     }
 }
 

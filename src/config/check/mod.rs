@@ -21,7 +21,7 @@ use super::{
     files,
     model::{Admin, Config, Geo, Latency, Listen, Server},
     section::{At, Problems},
-    spec::{AdminSpec, GeoSpec, RegionSpec, ServerSpec, Spec},
+    spec::{AdminSpec, GeoSpec, LatencySpec, RegionSpec, ServerSpec, Spec},
     token::AdminToken,
     value::{quote, suggest},
 };
@@ -56,7 +56,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
         server: context.build_server(&spec.server, &spec.admin),
         admin: context.build_admin(&spec.admin),
         geo: context.build_geo(&spec.geo),
-        latency: Latency { switch_margin_ms: spec.switch_margin_ms },
+        latency: context.build_latency(&spec.latency),
         regions: context.build_regions(locate),
         zones: context.build_zones(&spec.zones),
         checks,
@@ -159,27 +159,42 @@ impl Context<'_> {
     }
 
     fn build_geo(&self, spec: &GeoSpec) -> Geo {
-        let mut databases: Vec<PathBuf> = Vec::new();
-        for at in &spec.databases.value {
-            let path = self.folder.join(&at.value);
-            if databases.contains(&path) && !at.value.is_empty() {
-                self.problems.add(&at.span, format!("{} stands here twice", quote(&at.value)), "remove one of the two");
-            } else {
-                self.note_unreadable(at, "location database");
-                databases.push(path);
-            }
-        }
+        let databases = self.paths(&spec.databases.value, "location database", "an .mmdb file");
         let asn = &spec.asn_database;
         if !asn.value.is_empty() {
-            self.note_unreadable(asn, "ASN database");
+            self.note_unreadable(asn, "ASN database", "an .mmdb file");
         }
         Geo { databases, asn_database: (!asn.value.is_empty()).then(|| self.folder.join(&asn.value)) }
     }
 
+    fn build_latency(&self, spec: &LatencySpec) -> Latency {
+        Latency {
+            switch_margin_ms: spec.switch_margin_ms,
+            measurements: self.paths(&spec.measurements.value, "file of measurements", "a CSV file"),
+            skip_bad_measurements: spec.skip_bad_measurements,
+            hysteresis_ms: spec.hysteresis_ms,
+        }
+    }
+
+    /// The files of a list, each once and readable.
+    fn paths(&self, list: &[At<String>], what: &str, kind: &str) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for at in list {
+            let path = self.folder.join(&at.value);
+            if paths.contains(&path) && !at.value.is_empty() {
+                self.problems.add(&at.span, format!("{} stands here twice", quote(&at.value)), "remove one of the two");
+            } else {
+                self.note_unreadable(at, what, kind);
+                paths.push(path);
+            }
+        }
+        paths
+    }
+
     /// That it holds what it should is for its reader to say.
-    fn note_unreadable(&self, at: &At<String>, what: &str) {
+    fn note_unreadable(&self, at: &At<String>, what: &str, kind: &str) {
         if at.value.is_empty() {
-            self.problems.add(&at.span, format!("an empty path of a {what}"), "write the path of an .mmdb file");
+            self.problems.add(&at.span, format!("an empty path of a {what}"), format!("write the path of {kind}"));
         } else if let Err(why) = files::open(&self.folder.join(&at.value)) {
             let message = format!("the {what} {} {why}", quote(&at.value));
             self.problems.add(&at.span, message, self.looked_for(&at.value));

@@ -22,7 +22,7 @@ pub(crate) use checks::{CheckSpec, KindSpec, Needed};
 pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use regions::{LocationSpec, RegionSpec};
-pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, SELF_SIGNED, ServerSpec};
+pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, LatencySpec, SELF_SIGNED, ServerSpec};
 pub(crate) use zones::{PolicyWord, RouteSpec, RuleSpec, ZoneSpec};
 
 /// The whole file.
@@ -31,7 +31,7 @@ pub(crate) struct Spec {
     pub server: ServerSpec,
     pub admin: AdminSpec,
     pub geo: GeoSpec,
-    pub switch_margin_ms: f32,
+    pub latency: LatencySpec,
     pub checks: Vec<CheckSpec>,
     pub regions: Vec<RegionSpec>,
     pub zones: Vec<ZoneSpec>,
@@ -56,7 +56,7 @@ pub(crate) fn read(tree: &DeTable<'_>, problems: &Problems) -> Spec {
         server: server::read_server(&section("server", &keys::SERVER)),
         admin: server::read_admin(&section("admin", &keys::ADMIN)),
         geo: server::read_geo(&section("geo", &keys::GEO)),
-        switch_margin_ms: section("latency", &keys::LATENCY).duration_ms("switch-margin").value as f32,
+        latency: server::read_latency(&section("latency", &keys::LATENCY)),
         checks: named("checks", "[checks.web]").iter().map(|e| checks::read(e, problems)).collect(),
         regions: named("regions", "[regions.us]").iter().map(|e| regions::read(e, problems)).collect(),
         zones: named("zones", "[zones.\"geo.example.com\"]").iter().map(|e| zones::read(e, problems)).collect(),

@@ -1,4 +1,4 @@
-//! `[server]`, `[server.limits]`, `[admin]` and `[geo]`.
+//! `[server]`, `[server.limits]`, `[admin]`, `[geo]` and `[latency]`.
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
@@ -54,6 +54,15 @@ pub(crate) struct GeoSpec {
     pub databases: At<Vec<At<String>>>,
     /// Empty: none.
     pub asn_database: At<String>,
+}
+
+/// `[latency]`
+#[derive(Debug)]
+pub(crate) struct LatencySpec {
+    pub switch_margin_ms: f32,
+    pub measurements: At<Vec<At<String>>>,
+    pub skip_bad_measurements: bool,
+    pub hysteresis_ms: f32,
 }
 
 pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
@@ -160,4 +169,13 @@ pub(super) fn read_admin(section: &Section<'_>) -> AdminSpec {
 
 pub(super) fn read_geo(section: &Section<'_>) -> GeoSpec {
     GeoSpec { databases: section.texts("database"), asn_database: section.text("asn-database") }
+}
+
+pub(super) fn read_latency(section: &Section<'_>) -> LatencySpec {
+    LatencySpec {
+        switch_margin_ms: section.duration_ms("switch-margin").value as f32,
+        measurements: section.texts("measurements"),
+        skip_bad_measurements: section.flag("skip-bad-measurements").value,
+        hysteresis_ms: section.duration_ms("hysteresis").value as f32,
+    }
 }

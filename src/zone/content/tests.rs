@@ -57,7 +57,12 @@ fn config(zones: Vec<Zone>) -> Config {
         },
         admin: Admin { listen: None, token_file: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
-        latency: Latency { switch_margin_ms: 5.0 },
+        latency: Latency {
+            switch_margin_ms: 5.0,
+            measurements: Vec::new(),
+            skip_bad_measurements: false,
+            hysteresis_ms: 5.0,
+        },
         checks: Vec::new(),
         regions: vec![
             region("us", addresses(&["192.0.2.10"])),

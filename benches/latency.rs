@@ -1,0 +1,320 @@
+//! What the estimates are worth: regions drawn at random among cities, every other city a client, its country left out of what the
+//! estimator learns. `cargo bench --bench latency -- CITIES.csv RTT.csv [--draws N] [--draw FILE.svg]` prints the mean regret of each
+//! way to choose, and draws it.
+//!
+//! CITIES.csv has the columns id, cc, continent, lat, lon among others; RTT.csv has src, dst, avg_ms. Neither is part of this project.
+
+use std::{collections::HashMap, fmt::Write, fs};
+
+use ipnet::IpNet;
+use isochrone::{
+    config::model::RegionId,
+    geo::{Continent, Coordinates, CountryCode, Place},
+    latency::{
+        Estimator, Prior, RegionSite,
+        estimator::{Client, Room},
+        intake::{Atlas, learn},
+        measurement::{Network, Row},
+        model,
+    },
+};
+
+/// How many regions are drawn.
+const REGIONS: [usize; 2] = [8, 20];
+
+/// Ways to choose, in the order of the columns.
+const WAYS: [&str; 8] = [
+    "nearest by distance",
+    "estimates from other countries",
+    "their two best measured",
+    "their three best measured",
+    "two nearest measured, the lower",
+    "two nearest measured, estimates",
+    "three nearest measured, estimates",
+    "only two nearest of every city measured",
+];
+
+struct Cities {
+    places: Vec<Place>,
+    rtt_ms: Vec<Vec<f32>>, // infinite where nothing was measured
+}
+
+impl Cities {
+    fn read(cities: &str, round_trips: &str) -> Cities {
+        let places: Vec<(String, Place)> = table(cities)
+            .map(|row| {
+                let number = |name: &str| row[name].parse().expect("coordinates");
+                let place = Place {
+                    country: CountryCode::new(&row["cc"]),
+                    continent: Continent::from_code(&row["continent"]),
+                    coordinates: Some(Coordinates { latitude: number("lat"), longitude: number("lon") }),
+                };
+                (row["id"].clone(), place)
+            })
+            .collect();
+        let index: HashMap<&str, usize> = places.iter().enumerate().map(|(n, (id, _))| (id.as_str(), n)).collect();
+        let mut rtt_ms = vec![vec![f32::INFINITY; places.len()]; places.len()];
+        for row in table(round_trips) {
+            let (from, to) = (index[row["src"].as_str()], index[row["dst"].as_str()]);
+            let ms: f32 = row["avg_ms"].parse().expect("milliseconds");
+            // Faster than light: one of the two is not where it is said to be.
+            if ms >= model::fibre_floor_ms(km(&places[from].1, &places[to].1)) {
+                rtt_ms[from][to] = ms;
+            }
+        }
+        Cities { places: places.into_iter().map(|(_, place)| place).collect(), rtt_ms }
+    }
+}
+
+fn km(a: &Place, b: &Place) -> f64 {
+    a.coordinates.expect("a city").distance_km(b.coordinates.expect("a city"))
+}
+
+/// The lines of a CSV file without quotes, by the names of its header.
+fn table(path: &str) -> impl Iterator<Item = HashMap<String, String>> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut lines = text.lines().map(str::to_owned).collect::<Vec<_>>().into_iter();
+    let names: Vec<String> = lines.next().expect("a header").split(',').map(str::to_owned).collect();
+    lines.map(move |line| names.iter().cloned().zip(line.split(',').map(str::to_owned)).collect())
+}
+
+/// Networks `20.N.0.0/24`, one in each city.
+impl Atlas for Cities {
+    fn whereabouts(&self, network: IpNet) -> (Option<Place>, Option<u32>) {
+        let IpNet::V4(net) = network else { return (None, None) };
+        (self.places.get(usize::from(net.network().octets()[1])).copied(), None)
+    }
+
+    fn places_of_system(&self, _: u32) -> Vec<Place> {
+        Vec::new()
+    }
+
+    fn slack_km(&self) -> f64 {
+        0.0
+    }
+}
+
+fn network(city: usize) -> IpNet {
+    format!("20.{city}.0.0/24").parse().expect("at most 256 cities")
+}
+
+/// SplitMix64: the same draws in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ x >> 31) as usize
+    }
+}
+
+/// One draw of regions.
+struct Draw<'c> {
+    cities: &'c Cities,
+    regions: Vec<usize>,
+    sites: Vec<RegionSite>,
+    clients: Vec<usize>,
+}
+
+impl<'c> Draw<'c> {
+    fn new(cities: &'c Cities, count: usize, random: &mut Random) -> Draw<'c> {
+        let n = cities.places.len();
+        let mut order: Vec<usize> = (0..n).collect();
+        for i in 0..count {
+            order.swap(i, i + random.next() % (n - i));
+        }
+        let regions = order[..count].to_vec();
+        let site = |city: &usize| RegionSite::new(cities.places[*city].coordinates.expect("a city"), 0.0);
+        let clients = (0..n).filter(|city| !regions.contains(city)).collect();
+        Draw { cities, sites: regions.iter().map(site).collect(), regions, clients }
+    }
+
+    fn truth_ms(&self, city: usize, region: usize) -> f32 {
+        self.cities.rtt_ms[city][self.regions[region]]
+    }
+
+    /// The regions that a city was measured to, the lowest of `key` first.
+    fn order(&self, city: usize, key: impl Fn(usize) -> f32) -> Vec<usize> {
+        let known = |region: &usize| self.truth_ms(city, *region).is_finite();
+        let mut order: Vec<usize> = (0..self.regions.len()).filter(known).collect();
+        order.sort_by(|a, b| key(*a).total_cmp(&key(*b)));
+        order
+    }
+
+    fn nearest(&self, city: usize) -> Vec<usize> {
+        let places = &self.cities.places;
+        self.order(city, |region| km(&places[city], &places[self.regions[region]]) as f32)
+    }
+
+    fn rows(&self, city: usize, regions: &[usize]) -> Vec<Row> {
+        let row = |region: &usize| Row {
+            network: Network::Prefix(network(city)),
+            region: RegionId(*region as u8),
+            rtt_ms: self.truth_ms(city, *region),
+            samples: 10,
+            age_s: 0,
+            is_alone: false,
+        };
+        regions.iter().map(row).collect()
+    }
+
+    fn learn(&self, rows: &[Row]) -> Estimator {
+        learn(&Prior::FITTED, &self.sites, rows, self.cities)
+    }
+
+    fn ranked(&self, estimator: &Estimator, city: usize) -> Vec<usize> {
+        let client: Client = estimator.client(network(city).network(), None);
+        let mut ms = vec![0.0; self.regions.len()];
+        estimator.fill(&self.cities.places[city], client, &mut Room::default(), &mut ms);
+        self.order(city, |region| ms[region])
+    }
+
+    /// What each way to choose loses each client, in milliseconds.
+    fn regrets(&self) -> Vec<[f32; WAYS.len()]> {
+        let country = |city: usize| self.cities.places[city].country;
+        let everybody: Vec<Row> =
+            self.clients.iter().flat_map(|city| self.rows(*city, &self.nearest(*city)[..2])).collect();
+        let by_two_of_all = self.learn(&everybody);
+        let mut learnt: HashMap<Option<CountryCode>, (Vec<Row>, Estimator)> = HashMap::new();
+        let regrets = self.clients.iter().map(|&city| {
+            let (others, estimator) = learnt.entry(country(city)).or_insert_with(|| {
+                let abroad = self.clients.iter().filter(|other| country(**other) != country(city));
+                let rows: Vec<Row> = abroad.flat_map(|other| self.rows(*other, &self.nearest(*other))).collect();
+                let estimator = self.learn(&rows);
+                (rows, estimator)
+            });
+            let (near, best) = (self.nearest(city), self.ranked(estimator, city));
+            let after = |measured: &[usize]| {
+                let rows: Vec<Row> = others.iter().copied().chain(self.rows(city, measured)).collect();
+                self.ranked(&self.learn(&rows), city)[0]
+            };
+            let lower = *near[..2]
+                .iter()
+                .min_by(|a, b| self.truth_ms(city, **a).total_cmp(&self.truth_ms(city, **b)))
+                .expect("two");
+            let chosen = [
+                near[0],
+                best[0],
+                after(&best[..2]),
+                after(&best[..3]),
+                lower,
+                after(&near[..2]),
+                after(&near[..3]),
+                self.ranked(&by_two_of_all, city)[0],
+            ];
+            let lowest_ms = near.iter().map(|region| self.truth_ms(city, *region)).fold(f32::INFINITY, f32::min);
+            chosen.map(|region| self.truth_ms(city, region) - lowest_ms)
+        });
+        regrets.collect()
+    }
+}
+
+/// Means over all clients of all draws.
+struct Found {
+    regions: usize,
+    mean_ms: [f64; WAYS.len()],
+    p95_ms: [f64; WAYS.len()],
+    over_20_ms: [f64; WAYS.len()],
+    /// Draws in which the estimates from other countries lose more than distance by over 0.5 ms.
+    worse: usize,
+}
+
+fn run(cities: &Cities, regions: usize, draws: usize) -> Found {
+    let mut random = Random(1);
+    let (mut all, mut worse) = (Vec::new(), 0);
+    for _ in 0..draws {
+        let regrets = Draw::new(cities, regions, &mut random).regrets();
+        let mean = |way: usize| regrets.iter().map(|r| r[way]).sum::<f32>() / regrets.len() as f32;
+        worse += usize::from(mean(1) > mean(0) + 0.5);
+        all.extend(regrets);
+    }
+    let of_way = |way: usize| {
+        let mut list: Vec<f32> = all.iter().map(|regrets| regrets[way]).collect();
+        list.sort_by(f32::total_cmp);
+        list
+    };
+    let each = |f: &dyn Fn(&[f32]) -> f64| std::array::from_fn(|way| f(&of_way(way)));
+    Found {
+        regions,
+        mean_ms: each(&|list| list.iter().map(|ms| f64::from(*ms)).sum::<f64>() / list.len() as f64),
+        p95_ms: each(&|list| f64::from(list[list.len() * 95 / 100])),
+        over_20_ms: each(&|list| list.iter().filter(|ms| **ms > 20.0).count() as f64 / list.len() as f64),
+        worse,
+    }
+}
+
+/// Bars: mean regret of each way, for both numbers of regions.
+fn drawn(found: &[Found]) -> String {
+    let (width, left, bar, top) = (760.0, 270.0, 13.0, 26.0);
+    let height = top + WAYS.len() as f64 * (2.0 * bar + 14.0) + 8.0;
+    let most = found.iter().flat_map(|f| f.mean_ms).fold(1.0, f64::max);
+    let x = |ms: f64| ms / most * (width - left - 60.0);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"system-ui, sans-serif\" font-size=\"12\" \
+         role=\"img\">\n<title>Milliseconds lost against the truly lowest region</title>\n<style>.bg{{fill:#fff}}.t{{fill:#333}}.a{{fill:#2563eb}}\
+         .b{{fill:#93c5fd}}@media(prefers-color-scheme:dark){{.bg{{fill:#0d1117}}.t{{fill:#ccc}}.a{{fill:#60a5fa}}.b{{fill:#1d4ed8}}}}</style>\n\
+         <rect class=\"bg\" width=\"{width}\" height=\"{height}\"/>\n<text class=\"t\" x=\"{left}\" y=\"16\">milliseconds lost on the average: 8 \
+         regions (dark), 20 regions (light)</text>\n"
+    );
+    for (way, name) in WAYS.iter().enumerate() {
+        let y = top + way as f64 * (2.0 * bar + 14.0);
+        writeln!(
+            out,
+            "<text class=\"t\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>",
+            left - 8.0,
+            y + bar + 4.0
+        )
+        .expect("a string");
+        for (n, (one, class)) in found.iter().zip(["a", "b"]).enumerate() {
+            let (ms, y) = (one.mean_ms[way], y + n as f64 * bar);
+            writeln!(
+                out,
+                "<rect class=\"{class}\" x=\"{left}\" y=\"{y}\" width=\"{:.1}\" height=\"{}\"/><text class=\"t\" x=\"{:.1}\" y=\"{}\" \
+                 font-size=\"11\">{ms:.1}</text>",
+                x(ms),
+                bar - 1.0,
+                left + x(ms) + 4.0,
+                y + bar - 3.0
+            )
+            .expect("a string");
+        }
+    }
+    out + "</svg>\n"
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let after = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let [cities, round_trips] =
+        arguments.get(..2).and_then(|list| <&[String; 2]>::try_from(list).ok()).unwrap_or_else(|| {
+            println!("nothing to do: cargo bench --bench latency -- CITIES.csv RTT.csv [--draws N] [--draw FILE.svg]");
+            std::process::exit(0);
+        });
+    let draws = after("--draws").map_or(100, |n| n.parse().expect("a number of draws"));
+    let cities = Cities::read(cities, round_trips);
+    let found = REGIONS.map(|regions| run(&cities, regions, draws));
+    for one in &found {
+        println!(
+            "\n{} regions, {draws} draws; estimates from other countries are worse than distance in {} of them\n",
+            one.regions, one.worse
+        );
+        println!("| chosen by | mean ms lost | 95th percentile | over 20 ms |\n|---|---|---|---|");
+        for (way, name) in WAYS.iter().enumerate() {
+            println!(
+                "| {name} | {:.1} | {:.0} | {:.0} % |",
+                one.mean_ms[way],
+                one.p95_ms[way],
+                100.0 * one.over_20_ms[way]
+            );
+        }
+    }
+    if let Some(path) = after("--draw") {
+        fs::write(&path, drawn(&found)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+}

@@ -1,0 +1,448 @@
+//! From rows to an estimator: sorts out what cannot be, gathers what tells of one network, then of one place, then of groups of
+//! networks, and fits each step on what the wider ones leave.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use ipnet::IpNet;
+
+use super::{
+    belief::{Belief, Kinship, Observed, Workspace},
+    estimate::{Direction, RegionSite},
+    estimator::{Estimator, Room, Shift, degree_cell},
+    field::{Field, Site},
+    measurement::{Network, Row},
+    model,
+    prefixes::{Cell, PrefixTable},
+    prior::Prior,
+    shift::Series,
+    trend::{Point, Trend},
+};
+use crate::{
+    config::model::RegionId,
+    geo::{Continent, CountryCode, Place, country, special::embedded_v4},
+};
+
+/// What the intake asks about where networks are.
+pub trait Atlas {
+    /// Place and autonomous system of a network, as far as they are known.
+    fn whereabouts(&self, network: IpNet) -> (Option<Place>, Option<u32>);
+    /// Some places of an autonomous system.
+    fn places_of_system(&self, asn: u32) -> Vec<Place>;
+    /// How far off its places may be, in kilometres: so much closer than the place says a network may be.
+    fn slack_km(&self) -> f64;
+}
+
+/// What became of the rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows that were taken.
+    pub rows: usize,
+    /// Rows faster than light in fibre, which were left out.
+    pub impossible: usize,
+    /// Times that a path was seen to jump within the rows.
+    pub jumps: usize,
+    /// Measured prefixes.
+    pub prefixes: usize,
+    /// Cells of the globe that measured networks lie in.
+    pub cells: usize,
+    /// Age of the newest row in seconds; 0 without rows.
+    pub newest_s: u64,
+}
+
+/// A measurement counts half as much after this time, and half of that after it again: paths last for weeks.
+const HALF_LIFE_S: f32 = 30.0 * 86_400.0;
+/// Errors beyond so many spreads, below and above, say no more about a place's surroundings than errors of this size.
+const ERROR_RANGE: (f32, f32) = (-4.0, 6.0);
+/// What a row for a whole country, continent or system may be off by itself, as a variance: nobody can measure all of it.
+const GROUP_VAR: f32 = 0.02;
+
+/// Fits an estimator for `sites` to `rows`.
+pub fn learn(prior: &Prior, sites: &[RegionSite], rows: &[Row], atlas: &dyn Atlas) -> Estimator {
+    let mut estimator = Estimator { prior: *prior, ..Estimator::unmeasured(sites) };
+    estimator.kinship = Kinship::new(sites, prior.regions_common, prior.regions_km);
+    estimator.field = Field::new(prior, &estimator.kinship, &[]);
+    let mut intake =
+        Intake { prior: *prior, sites, atlas, counts: Counts::default(), told: Vec::new(), cells: Vec::new() };
+    estimator.v4 = intake.prefixes(rows, Family::V4);
+    estimator.v6 = intake.prefixes(rows, Family::V6);
+    intake.points(rows);
+    intake.fit_places(&mut estimator);
+    intake.fit_groups(rows, &mut estimator);
+    intake.counts.rows = rows.len() - intake.counts.impossible;
+    intake.counts.prefixes = estimator.v4.len() + estimator.v6.len();
+    intake.counts.newest_s = rows.iter().map(|row| row.age_s).min().unwrap_or(0);
+    estimator.counts = intake.counts;
+    estimator
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// A network whose place is known, with its measurements.
+struct Told {
+    place: Place,
+    asn: Option<u32>,
+    /// In `Intake::cells`, up to here from where the one before ends.
+    cells_end: usize,
+    is_alone: bool,
+}
+
+struct Intake<'i> {
+    prior: Prior,
+    sites: &'i [RegionSite],
+    atlas: &'i dyn Atlas,
+    counts: Counts,
+    told: Vec<Told>,
+    cells: Vec<Cell>,
+}
+
+impl Intake<'_> {
+    /// The measured prefixes of a family; those whose place is known are noted in `told`.
+    fn prefixes(&mut self, rows: &[Row], family: Family) -> PrefixTable {
+        let mut mine: Vec<(u128, u128, IpNet, u32)> = Vec::new();
+        for (index, row) in rows.iter().enumerate() {
+            if let Network::Prefix(net) = row.network
+                && let (net, (first, last), found) = canonical(net)
+                && found == family
+            {
+                mine.push((first, u128::MAX - last, net, index as u32));
+            }
+        }
+        // Stable in effect: rows of one prefix stay in file order, which is the order of their time.
+        mine.sort_unstable_by_key(|(first, reversed_last, _, index)| (*first, *reversed_last, *index));
+        let mut table = PrefixTable::default();
+        let mut series: Vec<(RegionId, Series, u32, u32)> = Vec::new();
+        for group in mine.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (place, asn) = self.atlas.whereabouts(group[0].2);
+            let members = group.iter().map(|(_, _, _, index)| &rows[*index as usize]);
+            self.merge(members.clone(), place.as_ref(), &mut series);
+            if series.is_empty() {
+                continue;
+            }
+            let start = self.cells.len();
+            self.cells.extend(series.iter().map(cell_of));
+            table.push(group[0].0, u128::MAX - group[0].1, self.cells[start..].iter().copied());
+            match place.filter(|place| place.coordinates.is_some()) {
+                Some(place) => {
+                    let is_alone = members.clone().all(|row| row.is_alone);
+                    self.told.push(Told { place, asn, cells_end: self.cells.len(), is_alone });
+                }
+                None => self.cells.truncate(start),
+            }
+        }
+        table
+    }
+
+    /// Rows for places: they tell of their surroundings as a network there would.
+    fn points(&mut self, rows: &[Row]) {
+        let mut points: BTreeMap<(u32, u32), Vec<&Row>> = BTreeMap::new();
+        for row in rows {
+            if let Network::Point(at) = row.network {
+                points.entry((at.latitude.to_bits(), at.longitude.to_bits())).or_default().push(row);
+            }
+        }
+        let mut series = Vec::new();
+        for members in points.into_values() {
+            let Network::Point(at) = members[0].network else { continue };
+            let place = Place { coordinates: Some(at), ..Place::default() };
+            self.merge(members.into_iter(), Some(&place), &mut series);
+            if !series.is_empty() {
+                self.cells.extend(series.iter().map(cell_of));
+                self.told.push(Told { place, asn: None, cells_end: self.cells.len(), is_alone: true });
+            }
+        }
+    }
+
+    /// The rows of one network by region, jumps told from jitter; what beats light is left out.
+    fn merge<'r>(
+        &mut self,
+        rows: impl Iterator<Item = &'r Row>,
+        place: Option<&Place>,
+        series: &mut Vec<(RegionId, Series, u32, u32)>,
+    ) {
+        series.clear();
+        let direction = place.and_then(|place| place.coordinates).map(Direction::of);
+        for row in rows {
+            let distance_km = direction.map(|from| from.distance_km(self.sites[row.region.index()].direction()));
+            let least_ms = distance_km.map_or(0.0, |km| model::fibre_floor_ms((km - self.atlas.slack_km()).max(0.0)));
+            if row.rtt_ms < least_ms {
+                self.counts.impossible += 1;
+                continue;
+            }
+            let (weight, age_s) = (weight_of(row), u32::try_from(row.age_s).unwrap_or(u32::MAX));
+            match series.iter_mut().find(|(region, ..)| *region == row.region) {
+                Some((_, known, samples, newest_s)) => {
+                    let jumps = known.jumps;
+                    known.push(row.rtt_ms, weight);
+                    let has_jumped = known.jumps > jumps;
+                    self.counts.jumps += usize::from(has_jumped);
+                    *samples = if has_jumped { row.samples } else { samples.saturating_add(row.samples) };
+                    *newest_s = age_s.min(*newest_s);
+                }
+                None => series.push((row.region, Series::new(row.rtt_ms, weight), row.samples, age_s)),
+            }
+        }
+    }
+
+    /// Trend and field, from the networks gathered by cells of the globe.
+    fn fit_places(&mut self, estimator: &mut Estimator) {
+        let mut gathered: BTreeMap<u32, Gathered> = BTreeMap::new();
+        let mut start = 0;
+        for told in &self.told {
+            let Some(coordinates) = told.place.coordinates else { continue };
+            let direction = Direction::of(coordinates);
+            let cell = gathered.entry(degree_cell(coordinates)).or_insert_with(|| Gathered::new(direction));
+            cell.networks += 1;
+            for measured in &self.cells[start..told.cells_end] {
+                let km = direction.distance_km(self.sites[measured.region.index()].direction());
+                cell.add(&self.prior, measured, model::rtt_ms(km));
+            }
+            start = told.cells_end;
+        }
+        self.counts.cells = gathered.len();
+        let prior = &self.prior;
+        let points = gathered.values().flat_map(|cell| cell.sums.iter()).map(|(region, sum)| Point {
+            region: usize::from(*region),
+            model_ms: sum.model_ms / sum.weight,
+            error: sum.error / sum.weight,
+            var: prior.field_var + 1.0 / sum.weight,
+        });
+        estimator.trend = Trend::fit(prior, self.sites.len(), points);
+        let trend = &estimator.trend;
+        let places: Vec<Site> = gathered.into_values().map(|cell| cell.site(prior, trend)).collect();
+        estimator.field = Field::new(prior, &estimator.kinship, &places);
+    }
+
+    /// Continents, countries, then systems: each on what the wider ones leave.
+    fn fit_groups(&self, rows: &[Row], estimator: &mut Estimator) {
+        let mut room = Room::default();
+        let mut continents: HashMap<Continent, Group> = HashMap::new();
+        let mut countries: HashMap<CountryCode, Group> = HashMap::new();
+        let mut systems: HashMap<(u32, Option<CountryCode>), Group> = HashMap::new();
+        for row in rows {
+            if let Network::Continent(continent) = row.network {
+                let places: Vec<Place> = countries_of(continent).collect();
+                continents.entry(continent).or_default().add_row(self, estimator, row, &places, &mut room);
+            }
+        }
+        estimator.continents = self.shifts(continents, &estimator.kinship, self.prior.country_var);
+        for row in rows {
+            if let Network::Country(code) = row.network {
+                let places: Vec<Place> = place_of_country(code).into_iter().collect();
+                countries.entry(code).or_default().add_row(self, estimator, row, &places, &mut room);
+            }
+        }
+        self.each_residual(estimator, &mut room, |told, cell, residual, var| {
+            if let Some(country) = told.place.country {
+                countries.entry(country).or_default().add(cell.region, residual, var, cell.samples, cell.age_s);
+            }
+        });
+        estimator.countries = self.shifts(countries, &estimator.kinship, self.prior.country_var);
+        for row in rows {
+            if let Network::Asn(asn) = row.network {
+                let places = self.atlas.places_of_system(asn);
+                systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, &mut room);
+            }
+        }
+        self.each_residual(estimator, &mut room, |told, cell, residual, var| {
+            if let Some(asn) = told.asn {
+                let group = systems.entry((asn, told.place.country)).or_default();
+                group.add(cell.region, residual, var, cell.samples, cell.age_s);
+            }
+        });
+        estimator.systems = self.shifts(systems, &estimator.kinship, self.prior.asn_var);
+        estimator.known_cells = room.into_cells();
+        estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect::<HashSet<_>>();
+    }
+
+    /// What each measurement of a network that speaks for others shows beyond what the estimator knows of its place and country.
+    fn each_residual(&self, estimator: &Estimator, room: &mut Room, mut each: impl FnMut(&Told, &Cell, f32, f32)) {
+        let mut start = 0;
+        for told in &self.told {
+            let cells = &self.cells[start..told.cells_end];
+            start = told.cells_end;
+            if told.is_alone {
+                continue;
+            }
+            let Some(coordinates) = told.place.coordinates else { continue };
+            estimator.believe_any(coordinates, &told.place, room);
+            let direction = Direction::of(coordinates);
+            for cell in cells {
+                let (residual, noise_var) = self.residual(estimator, cell.region, cell.rtt_ms, direction, room);
+                each(told, cell, residual, self.prior.local_var + noise_var / cell.weight.max(1e-6));
+            }
+        }
+    }
+
+    /// How far a round trip is off what the estimator's room expects of the place, and the variance of a single measurement.
+    fn residual(
+        &self,
+        estimator: &Estimator,
+        region: RegionId,
+        rtt_ms: f32,
+        direction: Direction,
+        room: &Room,
+    ) -> (f32, f32) {
+        let region = region.index();
+        let model_ms = model::rtt_ms(direction.distance_km(self.sites[region].direction()));
+        let spread_ms = self.prior.spread_ms(model_ms);
+        let error = ((rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
+        let noise_var = self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms);
+        (error - estimator.expected_error(region, model_ms, room), noise_var)
+    }
+
+    /// What each group has by itself: what was observed, shrunk by the variance that groups have among each other.
+    fn shifts<K: std::hash::Hash + Eq>(
+        &self,
+        groups: HashMap<K, Group>,
+        kinship: &Kinship,
+        var: f32,
+    ) -> HashMap<K, Shift> {
+        let mut work = Workspace::default();
+        let fit = |(key, group): (K, Group)| {
+            let mut belief = Belief::blank(kinship.regions(), var);
+            let mut samples = vec![0; kinship.regions()];
+            let mut observed: Vec<Observed> = Vec::with_capacity(group.sums.len());
+            for (region, sums) in &group.sums {
+                let region = usize::from(*region);
+                samples[region] = sums.samples;
+                observed.push(Observed { region, error: sums.error / sums.weight, noise_var: 1.0 / sums.weight });
+            }
+            observed.sort_by(|a, b| a.noise_var.total_cmp(&b.noise_var));
+            belief.loosen(&observed, self.prior.freedom);
+            belief.take_in(kinship, &observed, &mut work);
+            let age_s = group.age_s.unwrap_or(0);
+            (key, Shift { belief, samples, age_s })
+        };
+        groups.into_iter().map(fit).collect()
+    }
+}
+
+/// How many samples a row is worth.
+fn weight_of(row: &Row) -> f32 {
+    row.samples as f32 * (-(row.age_s as f32) / HALF_LIFE_S).exp2()
+}
+
+fn cell_of((region, series, samples, age_s): &(RegionId, Series, u32, u32)) -> Cell {
+    Cell { region: *region, rtt_ms: series.level_ms, weight: series.weight, samples: *samples, age_s: *age_s }
+}
+
+/// A prefix as its clients are located: IPv4 that is embedded in IPv6 counts as IPv4.
+fn canonical(net: IpNet) -> (IpNet, (u128, u128), Family) {
+    let as_v4 = |net: ipnet::Ipv4Net| {
+        let bounds = (u128::from(net.network().to_bits()), u128::from(net.broadcast().to_bits()));
+        (IpNet::V4(net), bounds, Family::V4)
+    };
+    match net {
+        IpNet::V4(net) => as_v4(net),
+        IpNet::V6(v6) => {
+            let embedded = embedded_v4(v6.network()).and_then(|embedded| {
+                let len = v6.prefix_len().checked_sub(embedded.offset_bits)?;
+                ipnet::Ipv4Net::new(embedded.v4, len.min(32)).ok()
+            });
+            let bounds = (v6.network().to_bits(), v6.broadcast().to_bits());
+            embedded.map_or((net, bounds, Family::V6), |net| as_v4(net.trunc()))
+        }
+    }
+}
+
+fn place_of_country(code: CountryCode) -> Option<Place> {
+    let found = country::find(code)?;
+    Some(Place { country: Some(code), continent: Some(found.continent), coordinates: Some(found.centre) })
+}
+
+fn countries_of(continent: Continent) -> impl Iterator<Item = Place> {
+    let letters = || b'A'..=b'Z';
+    let codes = letters().flat_map(move |a| letters().map(move |b| CountryCode([a, b])));
+    codes.filter_map(place_of_country).filter(move |place| place.continent == Some(continent))
+}
+
+/// The networks of one cell of the globe.
+struct Gathered {
+    direction: Direction,
+    networks: u32,
+    sums: BTreeMap<u8, Sums>,
+}
+
+/// Weighted sums over the networks that were measured to one region.
+#[derive(Default)]
+struct Sums {
+    weight: f32,
+    error: f32,
+    model_ms: f32,
+}
+
+impl Gathered {
+    fn new(direction: Direction) -> Self {
+        Gathered { direction, networks: 0, sums: BTreeMap::new() }
+    }
+
+    fn add(&mut self, prior: &Prior, measured: &Cell, model_ms: f32) {
+        let spread_ms = prior.spread_ms(model_ms);
+        let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
+        let weight = 1.0 / (prior.local_var + noise_var);
+        let error = ((measured.rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
+        let sums = self.sums.entry(measured.region.0).or_default();
+        sums.weight += weight;
+        sums.error += weight * error;
+        sums.model_ms += weight * model_ms;
+    }
+
+    fn site(&self, prior: &Prior, trend: &Trend) -> Site {
+        let local_var = prior.local_var / self.networks as f32;
+        let observed = self.sums.iter().map(|(region, sums)| {
+            let region = usize::from(*region);
+            Observed {
+                region,
+                error: sums.error / sums.weight - trend.at(region, sums.model_ms / sums.weight),
+                noise_var: (1.0 / sums.weight - local_var).max(NOISE_VAR_MIN),
+            }
+        });
+        Site { direction: self.direction, networks: self.networks, observed: observed.collect() }
+    }
+}
+
+/// No mean of measurements is surer than this.
+const NOISE_VAR_MIN: f32 = 1e-4;
+
+/// What is known of a group of networks towards each region.
+#[derive(Default)]
+struct Group {
+    sums: BTreeMap<u8, GroupSums>,
+    age_s: Option<u32>,
+}
+
+#[derive(Default)]
+struct GroupSums {
+    weight: f32,
+    error: f32,
+    samples: u32,
+}
+
+impl Group {
+    fn add(&mut self, region: RegionId, residual: f32, var: f32, samples: u32, age_s: u32) {
+        let sums = self.sums.entry(region.0).or_default();
+        sums.weight += 1.0 / var;
+        sums.error += residual / var;
+        sums.samples = sums.samples.saturating_add(samples);
+        self.age_s = Some(self.age_s.map_or(age_s, |known| known.min(age_s)));
+    }
+
+    /// A row for the whole group, against what is expected for its places on the average.
+    fn add_row(&mut self, intake: &Intake, estimator: &Estimator, row: &Row, places: &[Place], room: &mut Room) {
+        let residuals = places.iter().filter_map(|place| {
+            let coordinates = place.coordinates?;
+            estimator.believe_any(coordinates, place, room);
+            Some(intake.residual(estimator, row.region, row.rtt_ms, Direction::of(coordinates), room))
+        });
+        let (sum, noise, n) =
+            residuals.fold((0.0, 0.0, 0.0), |(sum, noise, n), (r, v)| (sum + r, noise + v, n + 1.0f32));
+        if n > 0.0 {
+            let var = GROUP_VAR + noise / n / weight_of(row).max(1e-6);
+            self.add(row.region, sum / n, var, row.samples, u32::try_from(row.age_s).unwrap_or(u32::MAX));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How far the distance model is off on the whole: one line over its milliseconds, and one offset for each region. Values are in
+//! units of the prior's spread.
+
+use super::{
+    belief::{factorize, solve, solve_transposed},
+    prior::Prior,
+};
+
+/// The model's error on the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trend {
+    intercept: f32,
+    slope: f32, // per 100 ms of the model
+    offsets: Vec<f32>,
+}
+
+/// One observed error.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    /// The region, by its position.
+    pub region: usize,
+    /// What the model says, in milliseconds.
+    pub model_ms: f32,
+    /// How far off it is.
+    pub error: f32,
+    /// Variance of the error about the trend.
+    pub var: f32,
+}
+
+impl Trend {
+    /// No error.
+    pub fn none(regions: usize) -> Self {
+        Trend { intercept: 0.0, slope: 0.0, offsets: vec![0.0; regions] }
+    }
+
+    /// Ridge regression: the posterior mean of line and offsets under the prior's variances.
+    pub fn fit(prior: &Prior, regions: usize, points: impl Iterator<Item = Point>) -> Self {
+        let n = regions + 2;
+        let (mut normal, mut right) = (vec![0.0f64; n * n], vec![0.0f64; n]);
+        let mut is_empty = true;
+        for point in points {
+            is_empty = false;
+            let weight = 1.0 / f64::from(point.var);
+            let terms = [(0, 1.0), (1, f64::from(point.model_ms) / 100.0), (2 + point.region, 1.0)];
+            for (i, a) in terms {
+                right[i] += weight * a * f64::from(point.error);
+                for (j, b) in terms {
+                    normal[i * n + j] += weight * a * b;
+                }
+            }
+        }
+        if is_empty {
+            return Trend::none(regions);
+        }
+        for i in 0..n {
+            let var = match i {
+                0 => prior.intercept_var,
+                1 => prior.slope_var,
+                _ => prior.offset_var,
+            };
+            normal[i * n + i] += 1.0 / f64::from(var);
+        }
+        factorize(&mut normal, n);
+        solve_transposed(&normal, n, &mut right);
+        solve(&normal, n, &mut right);
+        let offsets = right[2..].iter().map(|offset| *offset as f32).collect();
+        Trend { intercept: right[0] as f32, slope: right[1] as f32, offsets }
+    }
+
+    /// The error to expect towards a region where the model says `model_ms`.
+    pub fn at(&self, region: usize, model_ms: f32) -> f32 {
+        self.intercept + self.slope * model_ms / 100.0 + self.offsets[region]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(error: impl Fn(usize, f32) -> f32, n: usize) -> Vec<Point> {
+        let point = |k: usize| {
+            let (region, model_ms) = (k % 4, 5.0 + (k * 37 % 200) as f32);
+            Point { region, model_ms, error: error(region, model_ms), var: 1.0 }
+        };
+        (0..n).map(point).collect()
+    }
+
+    #[test]
+    fn a_line_and_the_offsets_of_regions_are_found_again() {
+        let truth = |region: usize, ms: f32| 0.3 + 0.2 * ms / 100.0 + [0.0, 0.5, -0.5, 0.0][region];
+        let trend = Trend::fit(&Prior::FITTED, 4, points(truth, 4000).into_iter());
+        for (region, ms) in [(0, 20.0), (1, 150.0), (2, 80.0)] {
+            assert!((trend.at(region, ms) - truth(region, ms)).abs() < 0.03, "{region} {ms}: {}", trend.at(region, ms));
+        }
+    }
+
+    #[test]
+    fn a_few_points_say_little() {
+        let trend = Trend::fit(&Prior::FITTED, 4, points(|_, _| 1.0, 1).into_iter());
+        assert!(trend.at(3, 50.0) > 0.0 && trend.at(3, 50.0) < 0.5, "{trend:?}");
+        assert_eq!(Trend::fit(&Prior::FITTED, 4, std::iter::empty()), Trend::none(4));
+    }
+}
