@@ -3,6 +3,7 @@
 pub mod endpoints;
 mod files;
 pub mod identity;
+pub mod learning;
 pub mod live;
 pub mod moves;
 pub mod operations;
@@ -232,6 +233,7 @@ async fn control(
     let follower = tokio::spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
+    let learner = tokio::spawn(supervise(live.clone(), "learn", learning::keep));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
     let admin = admin_listener.map(|listener| {
@@ -290,9 +292,14 @@ async fn control(
     follower.abort();
     signer.abort();
     keeping.abort();
+    learner.abort();
     announcer.abort();
     prober.stop().await;
-    let _written_or_said = tokio::task::spawn_blocking(move || verdicts::write(&live)).await;
+    let write = move || {
+        verdicts::write(&live);
+        learning::write(&live);
+    };
+    let _written_or_said = tokio::task::spawn_blocking(write).await;
     if let Some(admin) = admin {
         let _ended_or_cut = tokio::time::timeout(Duration::from_millis(500), admin).await;
     }

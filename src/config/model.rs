@@ -61,6 +61,8 @@ pub struct Server {
     pub cookie_secret_file: Option<PathBuf>,
     /// Where state is kept across restarts; `None`: in memory only. It can be written to, or made.
     pub state_dir: Option<PathBuf>,
+    /// The region that this server stands in.
+    pub region: Option<RegionId>,
     /// `[server.limits]`.
     pub limits: Limits,
     /// `[server.encrypted]`; `None`: plain DNS only.
@@ -129,6 +131,17 @@ pub struct Geo {
 pub struct Latency {
     /// A range may take its neighbour's ranking where that costs it less than this, in milliseconds.
     pub switch_margin_ms: f32,
+    /// What is measured in passing.
+    pub learning: Learning,
+}
+
+/// What is measured in passing: the keys `learn` and `prospect` of `[latency]`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Learning {
+    /// The round trips of clients that come by TCP are measured. Then [`Server::region`] is known.
+    pub is_on: bool,
+    /// The share of queries over UDP, from networks without fresh data, that ask the client to come by TCP: 0 to 1.
+    pub prospect: f64,
 }
 
 /// `[regions.NAME]`.

@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod estimate;
+pub mod learn;
 pub mod model;
 
 pub use estimate::{Estimate, EstimateSource, RegionSite, estimates, fill};

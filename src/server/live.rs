@@ -4,6 +4,7 @@ mod overrides;
 
 use std::{
     collections::BTreeMap,
+    os::fd::BorrowedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -13,6 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 pub use self::overrides::{Decided, Undecided};
 
 use super::{
+    learning::{Learner, Learning},
     overrides::Overrides,
     parallel::for_each,
     state::StateDir,
@@ -22,8 +24,9 @@ use super::{
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
+    geo::Network,
     health::{self, Board, Opinion, Prober},
-    routing::{RateLimiter, Snapshot, health::Followed, rate_limit::Network, signed::SignedAnswers},
+    routing::{RateLimiter, Snapshot, health::Followed, signed::SignedAnswers},
     telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
@@ -61,6 +64,8 @@ pub struct Live {
     pub started: SystemTime,
     /// Where state is kept across restarts.
     pub state: StateDir,
+    /// What is learned of clients' round trips.
+    pub learning: Arc<Learning>,
     /// Held while overrides are written.
     keeping: Mutex<()>,
     origins: Mutex<Origins>,
@@ -132,12 +137,15 @@ impl Live {
         let snapshot =
             world.first_snapshot(health.view.view().clone(), keys, secrets).with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
+        let learning = Learning::default();
+        learning.adopt(&world.config, &state);
         Arc::new(Live {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             board,
             registry,
             started: now,
             state,
+            learning: Arc::new(learning),
             keeping: Mutex::new(()),
             origins: Mutex::default(),
             control: Mutex::new(Control {
@@ -201,6 +209,7 @@ impl Live {
 
     /// Takes up a new world: its targets go to the prober (those that stay keep their verdicts), its answers are published.
     pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
+        self.learning.adopt(&world.config, &self.state);
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
         control.zones = world.zones.clone();
@@ -345,7 +354,7 @@ fn rate_limiter(limit: u32, before: Option<Arc<RateLimiter>>) -> Option<Arc<Rate
 }
 
 /// Sixteen bytes from the system's random source.
-fn random_secret() -> [u8; 16] {
+pub(super) fn random_secret() -> [u8; 16] {
     let mut secret = [0; 16];
     let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut secret);
     filled.expect("the system's random source works: TLS of the probes rests on it, too");
@@ -357,6 +366,7 @@ pub struct Answerer {
     cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     current: Arc<Snapshot>,
     core: Core,
+    learner: Learner,
     now_s: u64,
 }
 
@@ -368,8 +378,33 @@ impl Answerer {
             cache: Cache::new(live.snapshot.clone()),
             core: Core::new(counters, &current),
             current,
+            learner: Learner::new(live.learning.clone()),
             now_s: unix_s(SystemTime::now()),
         }
+    }
+
+    /// Answers a query over UDP that was drawn: its client may be asked to come by TCP.
+    #[cold]
+    fn respond_to_drawn(&mut self, query: &[u8], arrival: Arrival, out: &mut [u8]) -> Verdict {
+        let Arrival { client, now_s, .. } = arrival;
+        let claim = self.learner.claim(client, now_s);
+        let before = self.core.located_by_subnet();
+        let (verdict, was_asked) = match claim {
+            Some(_) => self.core.respond_or_ask(query, arrival, &self.current, out),
+            None => (self.core.respond(query, arrival, &self.current, out), false),
+        };
+        let by_subnet = self.core.located_by_subnet() != before;
+        self.learner.drawn(client, now_s, claim, was_asked, by_subnet);
+        verdict
+    }
+
+    /// Answers a query that came by TCP while round trips are measured.
+    fn respond_by_tcp(&mut self, query: &[u8], arrival: Arrival, out: &mut [u8]) -> Verdict {
+        let before = self.core.located_by_subnet();
+        let verdict = self.core.respond(query, arrival, &self.current, out);
+        let by_subnet = self.core.located_by_subnet() != before;
+        self.learner.came_by_tcp(arrival.client, arrival.now_s, by_subnet);
+        verdict
     }
 }
 
@@ -379,6 +414,7 @@ impl Respond for Answerer {
         if !Arc::ptr_eq(latest, &self.current) {
             self.current = latest.clone();
             self.core.adopt(&self.current);
+            self.learner.adopt();
         }
         self.now_s = unix_s(SystemTime::now());
     }
@@ -390,11 +426,20 @@ impl Respond for Answerer {
         transport: TransportKind,
         out: &mut [u8],
     ) -> Reply {
-        let client = client.ip().to_canonical();
-        match self.core.respond(query, Arrival { client, transport, now_s: self.now_s }, &self.current, out) {
+        let arrival = Arrival { client: client.ip().to_canonical(), transport, now_s: self.now_s };
+        let verdict = match transport {
+            TransportKind::Udp if self.learner.is_drawn() => self.respond_to_drawn(query, arrival, out),
+            TransportKind::Tcp | TransportKind::Dot if self.learner.is_on() => self.respond_by_tcp(query, arrival, out),
+            _ => self.core.respond(query, arrival, &self.current, out),
+        };
+        match verdict {
             Verdict::Send(len) => Reply::Send(len),
             Verdict::Drop(_) => Reply::Drop,
         }
+    }
+
+    fn connection_ends(&mut self, client: std::net::SocketAddr, socket: BorrowedFd<'_>) {
+        self.learner.connection_ends(client, socket);
     }
 }
 

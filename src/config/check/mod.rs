@@ -4,6 +4,7 @@
 mod checks;
 mod damping;
 mod encrypted;
+mod learning;
 mod regions;
 mod routes;
 mod statics;
@@ -56,7 +57,10 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
         server: context.build_server(&spec.server, &spec.admin),
         admin: context.build_admin(&spec.admin),
         geo: context.build_geo(&spec.geo),
-        latency: Latency { switch_margin_ms: spec.switch_margin_ms },
+        latency: Latency {
+            switch_margin_ms: spec.switch_margin_ms,
+            learning: context.build_learning(&spec.learning, &spec.server.region),
+        },
         regions: context.build_regions(locate),
         zones: context.build_zones(&spec.zones),
         checks,
@@ -115,6 +119,7 @@ impl Context<'_> {
             encrypted: spec.encrypted.as_ref().and_then(|encrypted| self.build_encrypted(encrypted, spec, admin)),
             cookie_secret_file: (!file.value.is_empty()).then(|| self.folder.join(&file.value)),
             state_dir: self.build_state_dir(&spec.state_dir),
+            region: (!spec.region.value.is_empty()).then(|| self.region_named(&spec.region)).flatten(),
             limits: spec.limits,
         }
     }

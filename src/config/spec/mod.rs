@@ -6,6 +6,7 @@ mod damping;
 mod endpoints;
 mod host;
 mod http_check;
+mod learning;
 mod regions;
 mod server;
 mod zones;
@@ -21,6 +22,7 @@ use super::{
 pub(crate) use checks::{CheckSpec, KindSpec, Needed};
 pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
+pub(crate) use learning::LearningSpec;
 pub(crate) use regions::{LocationSpec, RegionSpec};
 pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, SELF_SIGNED, ServerSpec};
 pub(crate) use zones::{PolicyWord, RouteSpec, RuleSpec, ZoneSpec};
@@ -32,6 +34,7 @@ pub(crate) struct Spec {
     pub admin: AdminSpec,
     pub geo: GeoSpec,
     pub switch_margin_ms: f32,
+    pub learning: LearningSpec,
     pub checks: Vec<CheckSpec>,
     pub regions: Vec<RegionSpec>,
     pub zones: Vec<ZoneSpec>,
@@ -52,11 +55,13 @@ pub(crate) fn read(tree: &DeTable<'_>, problems: &Problems) -> Spec {
         }
         entries
     };
+    let latency = section("latency", &keys::LATENCY);
     Spec {
         server: server::read_server(&section("server", &keys::SERVER)),
         admin: server::read_admin(&section("admin", &keys::ADMIN)),
         geo: server::read_geo(&section("geo", &keys::GEO)),
-        switch_margin_ms: section("latency", &keys::LATENCY).duration_ms("switch-margin").value as f32,
+        switch_margin_ms: latency.duration_ms("switch-margin").value as f32,
+        learning: learning::read(&latency),
         checks: named("checks", "[checks.web]").iter().map(|e| checks::read(e, problems)).collect(),
         regions: named("regions", "[regions.us]").iter().map(|e| regions::read(e, problems)).collect(),
         zones: named("zones", "[zones.\"geo.example.com\"]").iter().map(|e| zones::read(e, problems)).collect(),

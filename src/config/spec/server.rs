@@ -19,6 +19,8 @@ pub(crate) struct ServerSpec {
     pub cookie_secret_file: At<String>,
     /// Empty: none.
     pub state_dir: At<String>,
+    /// Empty: none.
+    pub region: At<String>,
     pub limits: Limits,
     pub encrypted: Option<EncryptedSpec>,
 }
@@ -86,6 +88,7 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
         identity,
         cookie_secret_file: section.text("cookie-secret-file"),
         state_dir: section.text("state-dir"),
+        region: section.text("region"),
         limits,
         encrypted,
     }

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::model::{
-        Admin, Endpoints, Geo, Latency, Limits, MinHealthy, Policy, Region, RegionId, Route, Server, WeightedAddress,
-        WhenAllDown, ZoneText,
+        Admin, Endpoints, Geo, Latency, Learning, Limits, MinHealthy, Policy, Region, RegionId, Route, Server,
+        WeightedAddress, WhenAllDown, ZoneText,
     },
     geo::Coordinates,
     zone::rdata::types::{self, Shown},
@@ -52,12 +52,13 @@ fn config(zones: Vec<Zone>) -> Config {
             identity: String::new(),
             cookie_secret_file: None,
             state_dir: None,
+            region: None,
             limits,
             encrypted: None,
         },
         admin: Admin { listen: None, token_file: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
-        latency: Latency { switch_margin_ms: 5.0 },
+        latency: Latency { switch_margin_ms: 5.0, learning: Learning::default() },
         checks: Vec::new(),
         regions: vec![
             region("us", addresses(&["192.0.2.10"])),
