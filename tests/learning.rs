@@ -33,7 +33,9 @@ use serde_json::Value;
 fn ask_or_answer(fixture: &mut Fixture, query: &[u8]) -> (bool, Vec<u8>) {
     let mut out = vec![0; 65_535];
     let arrival = Arrival { client: fixture.resolver, transport: TransportKind::Udp, now_s: 1_000_000 };
-    let (verdict, was_asked) = fixture.core.respond_or_ask(query, arrival, &fixture.snapshot, &mut out);
+    fixture.core.want_tcp();
+    let verdict = fixture.core.respond(query, arrival, &fixture.snapshot, &mut out);
+    let was_asked = fixture.core.has_asked();
     let Verdict::Send(len) = verdict else { return (was_asked, Vec::new()) };
     out.truncate(len);
     (was_asked, out)

@@ -7,7 +7,7 @@
 //!                            └─ route ─ routing::policy
 //! ```
 //!
-//! Asked to ([`Core::respond_or_ask`]), it gives an empty reply with TC where a route answers by the sender's address.
+//! Asked to ([`Core::want_tcp`]), it gives an empty reply with TC where a route answers by the sender's address.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -111,19 +111,15 @@ impl Core {
         self.tally.located_by_subnet
     }
 
-    /// As [`Core::respond`], for a query over UDP whose sender's handshake is wanted: where a route would answer it by the sender's
-    /// address, the reply is empty and has TC, so that the client asks again by TCP. Says whether it was so; every other reply is
-    /// the usual one.
-    pub fn respond_or_ask(
-        &mut self,
-        query: &[u8],
-        arrival: Arrival,
-        snapshot: &Snapshot,
-        out: &mut [u8],
-    ) -> (Verdict, bool) {
+    /// The handshake of the next query's sender is wanted, which came over UDP: where a route would answer it by the sender's address,
+    /// the reply is empty and has TC, so that the client asks again by TCP. Every other reply is the usual one.
+    pub fn want_tcp(&mut self) {
         self.tally.asking = Asking::Wanted;
-        let verdict = self.respond(query, arrival, snapshot, out);
-        (verdict, std::mem::replace(&mut self.tally.asking, Asking::No) == Asking::Done)
+    }
+
+    /// Whether the reply since [`Core::want_tcp`] asked for that; nothing is wanted any more.
+    pub fn has_asked(&mut self) -> bool {
+        std::mem::replace(&mut self.tally.asking, Asking::No) == Asking::Done
     }
 
     /// Answers one message into `out`, which has at least [`OUT_LEN_MIN`] bytes.

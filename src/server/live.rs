@@ -367,6 +367,8 @@ pub struct Answerer {
     current: Arc<Snapshot>,
     core: Core,
     learner: Learner,
+    /// What the core had located by a client subnet before a query that is watched.
+    located_before: u64,
     now_s: u64,
 }
 
@@ -379,32 +381,29 @@ impl Answerer {
             core: Core::new(counters, &current),
             current,
             learner: Learner::new(live.learning.clone()),
+            located_before: 0,
             now_s: unix_s(SystemTime::now()),
         }
     }
 
-    /// Answers a query over UDP that was drawn: its client may be asked to come by TCP.
+    /// Before a query that was drawn, or came by TCP, is answered.
     #[cold]
-    fn respond_to_drawn(&mut self, query: &[u8], arrival: Arrival, out: &mut [u8]) -> Verdict {
-        let Arrival { client, now_s, .. } = arrival;
-        let claim = self.learner.claim(client, now_s);
-        let before = self.core.located_by_subnet();
-        let (verdict, was_asked) = match claim {
-            Some(_) => self.core.respond_or_ask(query, arrival, &self.current, out),
-            None => (self.core.respond(query, arrival, &self.current, out), false),
-        };
-        let by_subnet = self.core.located_by_subnet() != before;
-        self.learner.drawn(client, now_s, claim, was_asked, by_subnet);
-        verdict
+    fn begin_watched(&mut self, arrival: Arrival) {
+        self.located_before = self.core.located_by_subnet();
+        if arrival.transport == TransportKind::Udp && self.learner.claim(arrival.client, arrival.now_s) {
+            self.core.want_tcp();
+        }
     }
 
-    /// Answers a query that came by TCP while round trips are measured.
-    fn respond_by_tcp(&mut self, query: &[u8], arrival: Arrival, out: &mut [u8]) -> Verdict {
-        let before = self.core.located_by_subnet();
-        let verdict = self.core.respond(query, arrival, &self.current, out);
-        let by_subnet = self.core.located_by_subnet() != before;
-        self.learner.came_by_tcp(arrival.client, arrival.now_s, by_subnet);
-        verdict
+    /// After it was answered.
+    #[cold]
+    fn end_watched(&mut self, arrival: Arrival) {
+        let Arrival { client, transport, now_s } = arrival;
+        let by_subnet = self.core.located_by_subnet() != self.located_before;
+        match transport {
+            TransportKind::Udp => self.learner.drawn(client, now_s, self.core.has_asked(), by_subnet),
+            _ => self.learner.came_by_tcp(client, now_s, by_subnet),
+        }
     }
 }
 
@@ -419,6 +418,7 @@ impl Respond for Answerer {
         self.now_s = unix_s(SystemTime::now());
     }
 
+    #[inline]
     fn respond(
         &mut self,
         query: &[u8],
@@ -427,11 +427,18 @@ impl Respond for Answerer {
         out: &mut [u8],
     ) -> Reply {
         let arrival = Arrival { client: client.ip().to_canonical(), transport, now_s: self.now_s };
-        let verdict = match transport {
-            TransportKind::Udp if self.learner.is_drawn() => self.respond_to_drawn(query, arrival, out),
-            TransportKind::Tcp | TransportKind::Dot if self.learner.is_on() => self.respond_by_tcp(query, arrival, out),
-            _ => self.core.respond(query, arrival, &self.current, out),
+        let is_watched = match transport {
+            TransportKind::Udp => self.learner.is_drawn(),
+            TransportKind::Tcp | TransportKind::Dot => self.learner.is_on(),
+            _ => false,
         };
+        if is_watched {
+            self.begin_watched(arrival);
+        }
+        let verdict = self.core.respond(query, arrival, &self.current, out);
+        if is_watched {
+            self.end_watched(arrival);
+        }
         match verdict {
             Verdict::Send(len) => Reply::Send(len),
             Verdict::Drop(_) => Reply::Drop,

@@ -27,6 +27,8 @@ pub struct Learner {
     shared: Arc<Learning>,
     terms: Arc<Terms>,
     sampler: Sampler,
+    /// Of the query that was drawn last, until it is answered.
+    claim: Option<Claim>,
     /// Drawn queries until the next that tells of its network's weight.
     draws_left: u32,
     /// The network whose client subnets were told of last, and when.
@@ -38,7 +40,7 @@ impl Learner {
     pub fn new(shared: Arc<Learning>) -> Learner {
         let terms = shared.terms.load_full();
         let (sampler, draws_left) = (sampler(&terms), draws_per_weighing(&terms));
-        Learner { shared, terms, sampler, draws_left, subnet_told: None }
+        Learner { shared, terms, sampler, claim: None, draws_left, subnet_told: None }
     }
 
     /// To be called when a new snapshot is taken up: the terms may have changed with it.
@@ -63,15 +65,17 @@ impl Learner {
         self.sampler.is_drawn()
     }
 
-    /// The right to ask the sender of a drawn query to come by TCP, unless there is no need.
-    pub fn claim(&self, client: IpAddr, now_s: u64) -> Option<Claim> {
-        self.shared.asks.get()?.claim(network_of(client)?, now_s)
+    /// A query was drawn: whether its sender is to be asked to come by TCP, if the reply is one that can do that. Then
+    /// [`Learner::drawn`] must be told what became of it.
+    pub fn claim(&mut self, client: IpAddr, now_s: u64) -> bool {
+        let claim = || self.shared.asks.get()?.claim(network_of(client)?, now_s);
+        self.claim = claim();
+        self.claim.is_some()
     }
 
-    /// What became of a drawn query and its claim: whether the sender was asked, and whether the query was located by a client
-    /// subnet.
-    pub fn drawn(&mut self, client: IpAddr, now_s: u64, claim: Option<Claim>, was_asked: bool, by_subnet: bool) {
-        if let (Some(claim), Some(asks)) = (claim, self.shared.asks.get()) {
+    /// What became of a drawn query: whether its sender was asked, and whether it was located by a client subnet.
+    pub fn drawn(&mut self, client: IpAddr, now_s: u64, was_asked: bool, by_subnet: bool) {
+        if let (Some(claim), Some(asks)) = (self.claim.take(), self.shared.asks.get()) {
             match was_asked {
                 true => asks.asked(claim, now_s),
                 false => asks.give_back(claim),
