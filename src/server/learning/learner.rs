@@ -68,8 +68,8 @@ impl Learner {
     /// A query was drawn: whether its sender is to be asked to come by TCP, if the reply is one that can do that. Then
     /// [`Learner::drawn`] must be told what became of it.
     pub fn claim(&mut self, client: IpAddr, now_s: u64) -> bool {
-        let claim = || self.shared.asks.get()?.claim(network_of(client)?, now_s);
-        self.claim = claim();
+        let asks = network_of(client).zip(self.shared.asks.get());
+        self.claim = asks.and_then(|(network, asks)| asks.claim(network, now_s));
         self.claim.is_some()
     }
 
