@@ -315,6 +315,8 @@ fn a_server_measures_its_clients_and_remembers_what_it_measured() {
     assert_eq!(site.metric("latency_samples_total"), learning["samples"].as_f64().unwrap());
     assert_eq!(site.metric("truncated_total"), 3.0);
 
+    let (status, told) = site.home.inside(|| site.program().get("/api/v1/latency?client=10.0.1.0/24"));
+    assert!(status == 400 && told.contains("ask like this: /api/v1/latency"), "{status} {told}");
     let known = site.json("/api/v1/latency");
     site.stop();
     site.start();

@@ -535,19 +535,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn measurements_are_told_of_one_network_or_of_many() {
-        for (question, status, part) in [
-            ("", 200, r#"{"region":null,"networks":[]}"#),
-            ("?client=2001:db8::1", 200, r#""region":"2001:db8::1""#),
-            ("?client=192.0.2.0/24", 400, "ask like this: /api/v1/latency, or with ?client=203.0.113.7"),
-        ] {
-            let (told, body, _) = get(ready(), &format!("/api/v1/latency{question}")).await;
-            assert_eq!(told.as_u16(), status, "{question}");
-            assert!(body.contains(part), "{question}: {body}");
-        }
-    }
-
-    #[tokio::test]
     async fn a_panic_is_an_answer_and_the_next_question_is_answered() {
         let router = ready();
         for _ in 0..2 * EXPLAINING_MAX {
