@@ -275,7 +275,7 @@ impl Tally {
         if let Some((route, region, reason)) = reply.answered {
             self.turn = self.turn.wrapping_add(1);
             self.slots.answered(snapshot.plan.routes[route].answer_slot(region, reason));
-            if self.turn % samples::EVERY == 0 {
+            if self.turn.is_multiple_of(samples::EVERY) {
                 let subnet = reply.opt.ecs.map(|(ecs, _)| ecs).filter(|ecs| ecs.source_len > 0);
                 self.counters.samples().note(subnet.map_or(arrival.client, |ecs| ecs.address));
             }
