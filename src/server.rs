@@ -4,12 +4,14 @@ pub mod endpoints;
 pub mod estimates;
 mod files;
 pub mod identity;
+pub mod learning;
 pub mod live;
 pub mod measured;
 pub mod moves;
 pub mod operations;
 pub mod overrides;
 mod parallel;
+mod rebuild;
 pub mod state;
 mod traffic;
 pub mod verdicts;
@@ -37,6 +39,7 @@ use self::{
     live::Answerer,
     live::Live,
     operations::{ReloadRequest, Running},
+    rebuild::Rebuilder,
     state::StateDir,
     world::Past,
 };
@@ -236,6 +239,7 @@ async fn control(
     let follower = tokio::spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
+    let learner = tokio::spawn(supervise(live.clone(), "learn", learning::keep));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
     let admin = admin_listener.map(|listener| {
@@ -245,6 +249,7 @@ async fn control(
         tokio::spawn(admin::http::serve(listener, running, stopping))
     });
     let mut files = live.world().files.clone();
+    let mut rebuilder = Rebuilder::default();
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -267,7 +272,15 @@ async fn control(
                 if let Some(keeper) = &mut keeper {
                     keeper.follow(&live);
                 }
-                files.settled_change().map(|changed| format!("{} was replaced", changed.display()))
+                let changed = files.settled_change().map(|changed| format!("{} was replaced", changed.display()));
+                if changed.is_none() && rebuilder.is_due(&live) {
+                    tokio::select! {
+                        () = received(&mut terminate) => break,
+                        () = received(&mut interrupt) => break,
+                        () = rebuilder.rebuild(&live) => {}
+                    }
+                }
+                changed
             }
         };
         let Some(why) = due else { continue };
@@ -294,9 +307,14 @@ async fn control(
     follower.abort();
     signer.abort();
     keeping.abort();
+    learner.abort();
     announcer.abort();
     prober.stop().await;
-    let _written_or_said = tokio::task::spawn_blocking(move || verdicts::write(&live)).await;
+    let write = move || {
+        verdicts::write(&live);
+        learning::write(&live);
+    };
+    let _written_or_said = tokio::task::spawn_blocking(write).await;
     if let Some(admin) = admin {
         let _ended_or_cut = tokio::time::timeout(Duration::from_millis(500), admin).await;
     }
@@ -360,7 +378,11 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     tracing::info!("reloading: {why}");
     let before = live.world();
     let running = before.clone();
-    let load = move || World::load_after(&running.path, Past { before: Some(&running), ..Past::default() });
+    let learning = live.learning.clone();
+    let load = move || {
+        let learnt = |config: &Config| learning.rows(config, world::unix_s(SystemTime::now()));
+        World::load_after(&running.path, Past { before: Some(&running), learnt: Some(&learnt) })
+    };
     let loaded = tokio::task::spawn_blocking(load).await;
     match loaded {
         Ok(Ok(world)) => {

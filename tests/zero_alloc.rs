@@ -13,6 +13,8 @@ use std::{
 use fixture::{Ask, Fixture};
 use isochrone::{
     answer::{Arrival, Verdict},
+    geo::Network,
+    latency::learn::{Asks, Sampler},
     routing::{RateLimiter, health::TargetHealth},
     telemetry::TransportKind,
 };
@@ -168,6 +170,11 @@ fn an_answer_neither_allocates_nor_frees() {
                     let arrival = Arrival { client: fixture.resolver, transport, now_s: 1_800_000_000 };
                     let before = counts();
                     let verdict = fixture.core.respond(query, arrival, &fixture.snapshot, &mut out);
+                    if transport == TransportKind::Udp {
+                        fixture.core.want_tcp();
+                        fixture.core.respond(query, arrival, &fixture.snapshot, &mut out);
+                        fixture.core.has_asked();
+                    }
                     let after = counts();
                     if is_warm {
                         assert_eq!(after, before, "(allocated, freed) by {what}, {state}, {transport:?}");
@@ -179,6 +186,29 @@ fn an_answer_neither_allocates_nor_frees() {
     }
     assert!(sent > 1_000, "{sent}");
     assert!(fixture.registry.totals().is_balanced());
+}
+
+#[test]
+fn drawing_queries_and_asking_for_tcp_neither_allocates_nor_frees() {
+    let asks = Asks::new(7);
+    let mut sampler = Sampler::new(0.5, 7);
+    let mut drawn = 0;
+    for n in 0..10_000u32 {
+        let network = Network::of(std::net::Ipv4Addr::from_bits(n << 6).into());
+        let before = counts();
+        if sampler.is_drawn() {
+            drawn += 1;
+            match asks.claim(network, 1_800_000_000 + u64::from(n)) {
+                Some(claim) if n % 3 == 0 => asks.give_back(claim),
+                Some(claim) => asks.asked(claim, 1_800_000_000),
+                None => {}
+            }
+        }
+        asks.came(network, 1_800_000_000);
+        asks.measured(network, 1_800_000_000);
+        assert_eq!(counts(), before);
+    }
+    assert!(drawn > 4_000, "{drawn}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use super::{
     connections::{self, Limits},
     events,
     guard::Guard,
-    page,
+    latency, page,
 };
 use crate::{
     answer::explain::{self, parse_client, parse_qtype},
@@ -80,6 +80,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/api/v1/history", get(history))
         .route("/api/v1/traffic", get(traffic))
         .route("/api/v1/events", get(events::follow))
+        .route("/api/v1/latency", get(latency::measurements))
         .merge(changes::router(admin.clone()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -315,6 +316,7 @@ mod tests {
             Heard, Unheard,
             force::{Command, Forced, OverrideStatus, Reloaded},
             guard::Access,
+            latency::Measurements,
             status::{History, LocationData, Queries, Reload, Status, Traffic},
         },
         answer::explain::{ClientView, Explanation},
@@ -347,6 +349,7 @@ mod tests {
                 location_data: LocationData { source: "x".into(), built: 0, networks_v4: 1, networks_v6: 1 },
                 reload: Reload::default(),
                 self_doubt: None,
+                learning: None,
                 regions: Vec::new(),
                 overrides: Vec::new(),
                 zones: Vec::new(),
@@ -365,6 +368,10 @@ mod tests {
         fn history(&self, region: &str, endpoint: Option<&str>) -> Option<History> {
             (region == "eu" && endpoint.is_none_or(|endpoint| endpoint == "::1"))
                 .then(|| History { endpoints: Vec::new() })
+        }
+
+        fn measurements(&self, client: Option<IpAddr>) -> Measurements {
+            Measurements { region: client.map(|client| client.to_string()), networks: Vec::new() }
         }
 
         fn access(&self) -> Access {

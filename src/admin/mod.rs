@@ -7,8 +7,11 @@ pub mod force;
 pub mod guard;
 mod heartbeat;
 pub mod http;
+pub mod latency;
 mod page;
 pub mod status;
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +65,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The newest changes of a region's endpoints, or of one of them; `None` when there is no such region or endpoint.
     fn history(&self, region: &str, endpoint: Option<&str>) -> Option<status::History>;
+
+    /// What was measured of the network of `client`, or of the heaviest networks.
+    fn measurements(&self, client: Option<IpAddr>) -> latency::Measurements;
 
     /// Takes in the heartbeat of an endpoint under a check of type `push`, and whether it says that it is up.
     ///

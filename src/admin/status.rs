@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::force::OverrideStatus;
+use super::{force::OverrideStatus, latency::LearningStatus};
 
 /// The state of the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Status {
     /// Present while the prober distrusts itself.
     #[serde(default)]
     pub self_doubt: Option<SelfDoubt>,
+    /// Present while clients' round trips are measured.
+    #[serde(default)]
+    pub learning: Option<LearningStatus>,
     /// Regions in file order.
     pub regions: Vec<RegionStatus>,
     /// Overrides in force, oldest first; the newest that matches counts.

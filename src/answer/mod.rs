@@ -6,6 +6,8 @@
 //!        └─ query ─ zone ─ node, cut, DNAME ────┴─ reply ─ limit ─ OPT ─▶ Send
 //!                            └─ route ─ routing::policy
 //! ```
+//!
+//! Asked to ([`Core::want_tcp`]), it gives an empty reply with TC where a route answers by the sender's address.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -72,13 +74,27 @@ struct Tally {
     counters: Arc<WorkerCounters>,
     slots: Arc<AnswerSlots>,
     turn: u32,
+    asking: Asking,
+    /// Queries that were located by their client subnet.
+    located_by_subnet: u64,
+}
+
+/// Whether a client is to come by TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    No,
+    /// If this reply is one by which it may be asked.
+    Wanted,
+    /// It was asked.
+    Done,
 }
 
 impl Core {
     /// A core that counts in `counters`.
     pub fn new(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
         let slots = counters.use_keys(&snapshot.answer_keys);
-        Core { tally: Tally { counters, slots, turn: 0 }, name: QName::default() }
+        let tally = Tally { counters, slots, turn: 0, asking: Asking::No, located_by_subnet: 0 };
+        Core { tally, name: QName::default() }
     }
 
     /// To be called when another snapshot than the last one is going to be used: takes up its answer counters.
@@ -87,6 +103,23 @@ impl Core {
         if !Arc::ptr_eq(slots.keys(), &snapshot.answer_keys) {
             *slots = counters.use_keys(&snapshot.answer_keys);
         }
+    }
+
+    /// Queries so far that were located by their client subnet and not by their sender's address; to be compared before and after
+    /// one.
+    pub fn located_by_subnet(&self) -> u64 {
+        self.tally.located_by_subnet
+    }
+
+    /// The handshake of the next query's sender is wanted, which came over UDP: where a route would answer it by the sender's address,
+    /// the reply is empty and has TC, so that the client asks again by TCP. Every other reply is the usual one.
+    pub fn want_tcp(&mut self) {
+        self.tally.asking = Asking::Wanted;
+    }
+
+    /// Whether the reply since [`Core::want_tcp`] asked for that; nothing is wanted any more.
+    pub fn has_asked(&mut self) -> bool {
+        std::mem::replace(&mut self.tally.asking, Asking::No) == Asking::Done
     }
 
     /// Answers one message into `out`, which has at least [`OUT_LEN_MIN`] bytes.
@@ -136,8 +169,9 @@ impl Tally {
         let settings = &*snapshot.settings;
         let edns = parsed.edns.as_ref();
         let ecs = edns.and_then(|edns| edns.ecs);
-        if ecs.is_some() {
+        if let Some(ecs) = ecs {
             self.counters.ecs();
+            self.located_by_subnet += u64::from(ecs.source_len > 0);
         }
         let limit = reply_limit(arrival.transport, edns, settings);
         let question_len = parsed.question.as_ref().map_or(0, |question| question.wire_len());
@@ -228,12 +262,12 @@ impl Tally {
             Action::Pass => {}
             // An error is no longer than the query but for its options, and would be the same by TCP.
             Action::Slip if reply.rcode.is_failure() => reply.opt.nsid = None,
-            Action::Slip => {
-                reply.writer.truncate();
-                (reply.rcode, reply.is_truncated, reply.answered) = (Rcode::NoError, true, None);
-                reply.opt.nsid = None;
-            }
+            Action::Slip => reply.shorten(),
             Action::Drop => return None,
+        }
+        if self.asking == Asking::Wanted && reply.is_answered_by_sender() {
+            reply.shorten();
+            self.asking = Asking::Done;
         }
         if reply.is_truncated {
             self.counters.truncated();
@@ -271,6 +305,18 @@ impl<'r> Outgoing<'r> {
     /// A reply that no zone gives.
     fn plain(writer: Writer<'r>, rcode: Rcode, edns: Option<&'r Edns>, opt: OptReply<'r>) -> Self {
         Outgoing { writer, rcode, edns, opt, owner: Owner::None, is_truncated: false, answered: None }
+    }
+
+    /// Takes everything out but what tells the client to come by TCP.
+    fn shorten(&mut self) {
+        self.writer.truncate();
+        (self.rcode, self.is_truncated, self.answered) = (Rcode::NoError, true, None);
+        self.opt.nsid = None;
+    }
+
+    /// A route answers, and nothing but the sender's address tells where the client is.
+    fn is_answered_by_sender(&self) -> bool {
+        self.answered.is_some() && self.edns.and_then(|edns| edns.ecs).is_none_or(|ecs| ecs.source_len == 0)
     }
 }
 

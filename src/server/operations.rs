@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -23,6 +24,7 @@ use crate::{
         force::{Command, Forced, OverrideStatus, Reloaded},
         guard::Access,
         http::Refusal,
+        latency::Measurements,
         status::{
             EndpointHistory, EndpointStatus, Held, History, LocationData, Queries, RegionStatus, SelfDoubt, Status,
             Traffic, Transition, ZoneStatus,
@@ -75,6 +77,7 @@ impl Operations for Running {
         self_doubt_metric(&view, &mut families);
         server_metrics(&self.live, &view, &mut families);
         estimates::metrics(&view.world, &mut families);
+        self.live.learning.metrics(&mut families);
         metrics::expose(&self.live.registry.totals(), families)
     }
 
@@ -102,6 +105,7 @@ impl Operations for Running {
                 .self_doubt
                 .as_ref()
                 .map(|doubt| SelfDoubt { since: unix_s(doubt.since), reason: doubt.reason.to_string() }),
+            learning: self.live.learning.status(unix_s(view.at)),
             regions: (0..world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect(),
             overrides: view
                 .overrides
@@ -120,6 +124,10 @@ impl Operations for Running {
 
     fn traffic(&self) -> Traffic {
         self.live.origins(Instant::now()).traffic()
+    }
+
+    fn measurements(&self, client: Option<IpAddr>) -> Measurements {
+        self.live.learning.measurements(client, unix_s(SystemTime::now()))
     }
 
     fn heartbeat(&self, check: &str, endpoint: &str, up: bool) -> Result<Heard, Unheard> {

@@ -45,9 +45,9 @@ pub struct World {
     /// The file that it was read from.
     pub path: PathBuf,
     /// Places of addresses.
-    pub locations: Locations,
+    pub locations: Arc<Locations>,
     /// Autonomous systems.
-    pub asns: Option<AsnTable>,
+    pub asns: Option<Arc<AsnTable>>,
     /// The round trips to expect.
     pub estimator: Estimator,
     /// Wrong lines of measurement files that were left out by choice.
@@ -79,13 +79,16 @@ pub struct World {
     specs: Vec<MapSpec>,
 }
 
+/// Rows for a configuration.
+pub type Learnt<'p> = &'p (dyn Fn(&Config) -> Vec<Row> + Sync);
+
 /// What a world is compiled from besides its configuration.
 #[derive(Default)]
 pub struct Past<'p> {
     /// The world before, whose choices for measured networks count.
     pub before: Option<&'p World>,
-    /// What this server has measured itself.
-    pub learnt: Vec<Row>,
+    /// What this server has measured itself, as a configuration numbers its regions.
+    pub learnt: Option<Learnt<'p>>,
 }
 
 impl World {
@@ -121,7 +124,7 @@ impl World {
         let begun = Instant::now();
         let files = Files::of(&config);
         let Parts { contents, locations, asns, cookie_secrets, admin_token, mut measured } = Parts::read(&config)?;
-        measured.rows.extend(past.learnt);
+        measured.rows.extend(past.learnt.map(|learnt| learnt(&config)).unwrap_or_default());
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let (estimator, quality) = estimator(&config, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
@@ -152,8 +155,8 @@ impl World {
             contents: keep_signed(contents),
             targets: Targets::new(plan.targets.clone()).placed(regions_of_endpoints(&plan)),
             plan: Arc::new(plan),
-            locations,
-            asns,
+            locations: Arc::new(locations),
+            asns: asns.map(Arc::new),
             estimator,
             measurements_skipped: measured.skipped,
             quality,
@@ -164,6 +167,58 @@ impl World {
             files,
             build_time: begun.elapsed(),
             specs,
+        })
+    }
+
+    /// The same world with maps that follow what is measured now: files of measurements are read again, and what was learnt is taken
+    /// in. Nothing else is read that could have changed meanwhile but the location data.
+    ///
+    /// # Errors
+    /// All that is wrong with the measurements and the databases.
+    pub fn with_measurements(&self, learnt: Learnt) -> Result<World, Report> {
+        let begun = Instant::now();
+        let config = self.config.clone();
+        let mut measured = measured::read(&config, SystemTime::now()).map_err(Report::new)?;
+        measured.rows.extend(learnt(&config));
+        let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
+        let asns = self.asns.as_deref();
+        let (estimator, quality) = estimator(&config, &self.locations, asns, &measured.rows).map_err(told)?;
+        let before = Before::new(Some(self), &config, &self.specs);
+        let sources = Sources {
+            locations: &self.locations,
+            asns,
+            estimator: &estimator,
+            switch_margin_ms: config.latency.switch_margin_ms,
+            hysteresis_ms: config.latency.hysteresis_ms,
+            before: &|spec, address| before.region(spec, address),
+        };
+        let built = build::build(&sources, &self.specs).map_err(told)?;
+        self.locations.release();
+        if let Some(asns) = asns {
+            asns.release();
+        }
+        let plan = self.plan.with_maps(built.maps);
+        let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
+        Ok(World {
+            path: self.path.clone(),
+            signed: SignedAnswers::with(&plan, &all_up, &self.zones, &self.signed, &for_each),
+            zones: self.zones.clone(),
+            warnings: self.warnings.clone(),
+            contents: self.contents.clone(),
+            targets: self.targets.clone(),
+            plan: Arc::new(plan),
+            locations: self.locations.clone(),
+            asns: self.asns.clone(),
+            estimator,
+            measurements_skipped: measured.skipped,
+            quality,
+            coverage: built.coverage,
+            config,
+            cookie_secrets: self.cookie_secrets,
+            admin_token: self.admin_token.clone(),
+            files: self.files.clone(),
+            build_time: begun.elapsed(),
+            specs: self.specs.clone(),
         })
     }
 
@@ -217,7 +272,7 @@ impl World {
             snapshot,
             config: &self.config,
             locations: &self.locations,
-            asns: self.asns.as_ref(),
+            asns: self.asns.as_deref(),
             estimator: &self.estimator,
             circumstances,
             now_s: unix_s(SystemTime::now()),

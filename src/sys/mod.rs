@@ -5,5 +5,6 @@ pub mod batch;
 pub mod errors;
 pub mod limits;
 pub mod options;
+pub mod tcp_info;
 
 pub use batch::{Datagram, UdpBatch};

@@ -10,6 +10,7 @@ use std::{
     future::{poll_fn, ready},
     io,
     net::SocketAddr,
+    os::fd::AsFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -17,6 +18,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
     sync::watch,
     task::{AbortHandle, yield_now},
     time::{Instant, sleep_until, timeout_at},
@@ -47,16 +49,30 @@ pub(super) struct Seat<R> {
     pub stop: watch::Receiver<bool>,
 }
 
+/// What carries a connection's bytes.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// The socket below.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// One connection on which messages stand behind their lengths.
-pub(super) struct Connection<S, R> {
-    pub stream: S,
-    pub seat: Seat<R>,
-    pub kept: Kept,
+pub(super) struct Connection<S: Stream, R: Respond> {
+    stream: S,
+    seat: Seat<R>,
+    kept: Kept,
+    /// A message came.
+    has_asked: bool,
 }
 
 /// What is left over between two turns.
 #[derive(Default)]
-pub(super) struct Kept {
+struct Kept {
     /// Received but not answered: part of a message, or whole ones when `has_more`. At most a message and a read.
     input: Vec<u8>,
     /// Replies that the client has not taken yet; while there are any, nothing is read.
@@ -137,7 +153,22 @@ impl<R> Drop for Seat<R> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, R: Respond> Connection<S, R> {
+/// However it ends, its socket is still open here.
+impl<S: Stream, R: Respond> Drop for Connection<S, R> {
+    fn drop(&mut self) {
+        if self.has_asked {
+            let respond = &mut self.seat.shared.borrow_mut().worker.respond;
+            respond.connection_ends(self.seat.client, self.stream.socket().as_fd());
+        }
+    }
+}
+
+impl<S: Stream, R: Respond> Connection<S, R> {
+    /// A connection on which nothing was asked yet.
+    pub(super) fn new(stream: S, seat: Seat<R>) -> Self {
+        Connection { stream, seat, kept: Kept::default(), has_asked: false }
+    }
+
     /// Serves until the client has had its answers and closes, breaks the rules, or lets a deadline pass. Each message must
     /// arrive whole, and each lot of replies be taken, within `tcp-idle`; so must the next message begin.
     pub(super) async fn serve(mut self) {
@@ -163,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Respond> Connection<S, R> {
                 }
                 () = sleep_until(deadline) => return Ok(()),
             };
+            self.has_asked |= turn.messages > 0;
             if !self.kept.output.is_empty() {
                 let output = std::mem::take(&mut self.kept.output);
                 timeout_at(self.seat.new_deadline(), self.stream.write_all(&output)).await??;

@@ -18,6 +18,7 @@ pub mod udp;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::BorrowedFd,
     sync::Arc,
     thread,
 };
@@ -39,6 +40,12 @@ pub trait Respond {
 
     /// Answers one message into `out` (for UDP at least 4096 bytes, else 65535). Counts it. Never panics on input.
     fn respond(&mut self, query: &[u8], client: SocketAddr, transport: TransportKind, out: &mut [u8]) -> Reply;
+
+    /// A connection over TCP (plain or TLS) on which `client` has asked something is about to be closed; `socket` is the one below
+    /// it. Whatever takes time is not for this thread.
+    fn connection_ends(&mut self, client: SocketAddr, socket: BorrowedFd<'_>) {
+        let _of_no_interest = (client, socket);
+    }
 }
 
 /// What to do about a message.

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Respond, TransportKind, Worker,
     accept::{Pause, accept, pass_on_panic},
-    connection::{Connection, Kept, Seat, Shared},
+    connection::{Connection, Seat, Shared},
     https,
     limits::ClientNetwork,
     tls,
@@ -176,9 +176,7 @@ impl<R: Respond + 'static> Acceptor<R> {
             let seat = Seat { client, id, shared, limits, stop };
             // A task each, so that a plain connection is no larger for what the others need.
             match &self.protocol {
-                Protocol::Tcp => {
-                    self.connections.spawn_local(Connection { stream, seat, kept: Kept::default() }.serve())
-                }
+                Protocol::Tcp => self.connections.spawn_local(Connection::new(stream, seat).serve()),
                 Protocol::Dot(config) => self.connections.spawn_local(tls::serve(stream, config.clone(), seat)),
                 Protocol::Doh(config) => self.connections.spawn_local(https::serve(stream, config.clone(), seat)),
             }
@@ -397,9 +395,33 @@ mod tests {
             let id = shared.borrow_mut().table.insert(ClientNetwork::of(client.ip()), |_| task.abort_handle());
             let (limits, stop) = (watch::Sender::new(limits()).subscribe(), watch::Sender::new(false).subscribe());
             let seat = Seat { client, id, shared, limits, stop };
-            let connection = Connection { stream, seat, kept: Kept::default() };
-            assert!(size_of_val(&connection.serve()) < 2048);
+            assert!(size_of_val(&Connection::new(stream, seat).serve()) < 2048);
         });
+    }
+
+    #[test]
+    fn whoever_asked_something_is_told_of_with_the_socket_when_its_connection_ends() {
+        let server = start(Limits { tcp_per_client: 2, ..limits() });
+        let ended = || server.ended.lock().unwrap().clone();
+        drop(connect(&server)); // asks nothing
+        let mut closed = connect(&server);
+        ask(&mut closed, &message(1, b"")).unwrap();
+        let closed_address = closed.local_addr().unwrap();
+        drop(closed);
+        server.wait_until("the first has ended", |_| ended() == [closed_address]);
+        // One that is closed to make room, and one that a stop closes.
+        let [mut evicted, mut kept] = [connect(&server), connect(&server)];
+        for stream in [&mut evicted, &mut kept] {
+            ask(stream, &message(2, b"")).unwrap();
+        }
+        let mut last = connect(&server);
+        ask(&mut last, &message(3, b"")).unwrap();
+        assert!(is_closed(&mut evicted));
+        let evicted_address = evicted.local_addr().unwrap();
+        server.wait_until("the second has ended", |_| ended() == [closed_address, evicted_address]);
+        let all = server.ended.clone();
+        server.stop();
+        assert_eq!(all.lock().unwrap().len(), 4);
     }
 
     #[test]

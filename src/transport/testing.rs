@@ -3,13 +3,15 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    sync::Arc,
+    os::fd::BorrowedFd,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use super::{Reply, Respond, Serving, TransportKind, Worker, bind, start};
 use crate::{
     config::model::{Limits, Listen},
+    sys::tcp_info::round_trip,
     telemetry::{DropReason, QtypeClass, Registry, Totals, WorkerCounters},
 };
 
@@ -21,11 +23,14 @@ pub(crate) struct Server {
     pub serving: Serving,
     pub addresses: Vec<SocketAddr>,
     pub registry: Arc<Registry>,
+    /// Clients whose connections have ended, in that order.
+    pub ended: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 /// Sets QR and sends the message back; one whose body is `big NUMBER` gets that many bytes, `panic` a panic.
 pub(crate) struct Echo {
     counters: Arc<WorkerCounters>,
+    ended: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
 pub(crate) fn limits() -> Limits {
@@ -39,8 +44,12 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn worker(registry: &Registry) -> Worker<Echo> {
+    worker_that_tells(registry, Arc::default())
+}
+
+fn worker_that_tells(registry: &Registry, ended: Arc<Mutex<Vec<SocketAddr>>>) -> Worker<Echo> {
     let counters = registry.register();
-    Worker { respond: Echo { counters: counters.clone() }, counters }
+    Worker { respond: Echo { counters: counters.clone(), ended }, counters }
 }
 
 /// A message of 12 header bytes, the ID first, and a body.
@@ -95,8 +104,9 @@ impl Server {
         let bound = bind(&listen, threads).unwrap();
         let addresses = bound.addresses().to_vec();
         let registry = Arc::new(Registry::new());
-        let serving = start(bound, &limits, || worker(&registry));
-        Server { serving: serving.unwrap(), addresses, registry }
+        let ended: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
+        let serving = start(bound, &limits, || worker_that_tells(&registry, ended.clone()));
+        Server { serving: serving.unwrap(), addresses, registry, ended }
     }
 
     pub fn reply_to(&self, query: &[u8]) -> Vec<u8> {
@@ -143,5 +153,10 @@ impl Respond for Echo {
         out[copied..length].fill(0xff);
         out[2] |= 0x80;
         Reply::Send(length)
+    }
+
+    fn connection_ends(&mut self, client: SocketAddr, socket: BorrowedFd<'_>) {
+        round_trip(socket).expect("the socket is open");
+        self.ended.lock().unwrap().push(client);
     }
 }

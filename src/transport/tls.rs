@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Respond,
-    connection::{Connection, Kept, Seat},
+    connection::{Connection, Seat, Stream},
 };
 use crate::config::TlsIdentity;
 
@@ -81,7 +81,13 @@ fn config(
 /// DNS over TLS: serves one connection from its first byte to its end.
 pub(super) async fn serve<R: Respond>(stream: TcpStream, config: Arc<ServerConfig>, seat: Seat<R>) {
     if let Some(stream) = handshake(stream, config, &seat).await {
-        Connection { stream, seat, kept: Kept::default() }.serve().await;
+        Connection::new(stream, seat).serve().await;
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
     }
 }
 

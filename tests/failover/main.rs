@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     if scenarios.is_empty() {
         return ExitCode::SUCCESS; // the name asked for is one of another test program
     }
-    netns::prepare();
+    netns::prepare(&["ip", "nft"]);
     if let Some(folder) = &wanted.record {
         fs::create_dir_all(folder).expect("the folder can be made");
     }

@@ -28,12 +28,13 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 /// `ip netns add` makes its folder a mount point first, which two at once get wrong.
 static MAKING: Mutex<()> = Mutex::new(());
 
-/// Ends the test program where the tests cannot be made, and removes what a killed run has left behind.
-pub fn prepare() {
+/// Ends the test program where the tests cannot be made, for want of root or of one of these tools, and removes what a killed run
+/// has left behind.
+pub fn prepare(tools: &[&str]) {
     let ids = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let is_root = ids.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     assert!(is_root, "these tests make network namespaces: run them as root");
-    for tool in ["ip", "nft"] {
+    for tool in tools {
         let found = Command::new(tool).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(found.is_ok(), "these tests need `{tool}`: apt-get install iproute2 nftables");
     }

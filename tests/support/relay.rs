@@ -1,11 +1,12 @@
 //! A link between two namespaces that delays, reorders and loses packets, each way as told: a TUN device at either end, and a
-//! thread between them that holds every packet until it is due.
+//! thread between them that holds every packet until it is due. It writes down how long the handshakes of TCP connections take that
+//! pass it.
 #![allow(dead_code)] // each test program uses its part
 #![allow(clippy::disallowed_methods)] // it keeps time
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, HashMap},
     fs::{File, OpenOptions},
     io::{Read, Write},
     os::fd::{AsFd, AsRawFd},
@@ -34,6 +35,7 @@ pub struct Way {
 /// The link; gone when dropped, with its devices.
 pub struct Relay {
     ways: Arc<Mutex<[Way; 2]>>,
+    handshakes: Arc<Mutex<Vec<Duration>>>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,10 +52,16 @@ impl Relay {
         let devices = [open_tun(near, &format!("r{number}")), open_tun(far, "home")];
         address_ends(near, far, number);
         let ways = Arc::new(Mutex::new([forth, back]));
-        let ended = Arc::new(AtomicBool::new(false));
+        let (ended, handshakes) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (for_thread, until) = (ways.clone(), ended.clone());
-        let thread = thread::spawn(move || carry(devices, &for_thread, &until, u64::from(number)));
-        Relay { ways, ended, thread: Some(thread) }
+        let watch = Handshakes { begun: HashMap::new(), done: Arc::clone(&handshakes) };
+        let thread = thread::spawn(move || carry(devices, &for_thread, &until, watch, u64::from(number)));
+        Relay { ways, handshakes, ended, thread: Some(thread) }
+    }
+
+    /// How long handshakes took so far, in their order, as a server at the near end sees them: from its SYN-ACK to the ACK.
+    pub fn handshakes(&self) -> Vec<Duration> {
+        self.handshakes.lock().unwrap().clone()
     }
 
     /// Changes what happens from now on: from the near end to the far one, and back.
@@ -91,7 +99,35 @@ fn open_tun(namespace: &Namespace, name: &str) -> File {
     })
 }
 
-fn carry(mut devices: [File; 2], ways: &Mutex<[Way; 2]>, ended: &AtomicBool, seed: u64) {
+/// Handshakes with servers at the near end, IPv4 only.
+struct Handshakes {
+    /// By the client's port: when the SYN-ACK left.
+    begun: HashMap<u16, Instant>,
+    done: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Handshakes {
+    /// A packet has left the near end, or is about to reach it.
+    fn see(&mut self, packet: &[u8], leaves: bool) {
+        const SYN: u8 = 0x02;
+        const ACK: u8 = 0x10;
+        let Some(&[first, .., 6]) = packet.first_chunk::<10>() else { return }; // TCP
+        let Some(header) = packet.get(usize::from(first & 0x0f) * 4..).and_then(|tcp| tcp.first_chunk::<14>()) else {
+            return;
+        };
+        let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        match (leaves, header[13] & (SYN | ACK)) {
+            (true, flags) if flags == SYN | ACK => drop(self.begun.insert(port(2), Instant::now())),
+            (false, ACK) => {
+                let begun = self.begun.remove(&port(0));
+                self.done.lock().unwrap().extend(begun.map(|begun| begun.elapsed()));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn carry(mut devices: [File; 2], ways: &Mutex<[Way; 2]>, ended: &AtomicBool, mut handshakes: Handshakes, seed: u64) {
     let mut dice = Dice(seed);
     let mut held: BinaryHeap<Held> = BinaryHeap::new();
     let mut packet = vec![0; 65_536];
@@ -100,12 +136,18 @@ fn carry(mut devices: [File; 2], ways: &Mutex<[Way; 2]>, ended: &AtomicBool, see
         let now = Instant::now();
         while held.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
             let Reverse((_, _, to, packet)) = held.pop().expect("it was there a line ago");
+            if to == 0 {
+                handshakes.see(&packet, false);
+            }
             let _ = devices[to].write(&packet); // a device that is down loses it, as a cable would
         }
         let wake = held.peek().map_or(now + LOOK_EVERY, |Reverse((due, ..))| (*due).min(now + LOOK_EVERY));
         let readable = wait_readable(&[devices[0].as_fd(), devices[1].as_fd()], wake);
         for from in (0..2).filter(|&from| readable[from]) {
             while let Ok(len) = devices[from].read(&mut packet) {
+                if from == 0 {
+                    handshakes.see(&packet[..len], true);
+                }
                 let way = ways.lock().unwrap()[from];
                 if dice.below(100) < way.loss_percent {
                     continue;

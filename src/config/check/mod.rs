@@ -4,6 +4,7 @@
 mod checks;
 mod damping;
 mod encrypted;
+mod learning;
 mod regions;
 mod routes;
 mod statics;
@@ -56,7 +57,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
         server: context.build_server(&spec.server, &spec.admin),
         admin: context.build_admin(&spec.admin),
         geo: context.build_geo(&spec.geo),
-        latency: context.build_latency(&spec.latency),
+        latency: context.build_latency(&spec.latency, &spec.server.region),
         regions: context.build_regions(locate),
         zones: context.build_zones(&spec.zones),
         checks,
@@ -115,6 +116,7 @@ impl Context<'_> {
             encrypted: spec.encrypted.as_ref().and_then(|encrypted| self.build_encrypted(encrypted, spec, admin)),
             cookie_secret_file: (!file.value.is_empty()).then(|| self.folder.join(&file.value)),
             state_dir: self.build_state_dir(&spec.state_dir),
+            region: (!spec.region.value.is_empty()).then(|| self.region_named(&spec.region)).flatten(),
             limits: spec.limits,
         }
     }
@@ -167,12 +169,14 @@ impl Context<'_> {
         Geo { databases, asn_database: (!asn.value.is_empty()).then(|| self.folder.join(&asn.value)) }
     }
 
-    fn build_latency(&self, spec: &LatencySpec) -> Latency {
+    fn build_latency(&self, spec: &LatencySpec, region: &At<String>) -> Latency {
         Latency {
             switch_margin_ms: spec.switch_margin_ms,
             measurements: self.paths(&spec.measurements.value, "file of measurements", "a CSV file"),
             skip_bad_measurements: spec.skip_bad_measurements,
             hysteresis_ms: spec.hysteresis_ms,
+            rebuild_interval: spec.rebuild_interval,
+            learning: self.build_learning(&spec.learning, region),
         }
     }
 

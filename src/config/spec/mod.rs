@@ -6,6 +6,7 @@ mod damping;
 mod endpoints;
 mod host;
 mod http_check;
+mod learning;
 mod regions;
 mod server;
 mod zones;
@@ -21,6 +22,7 @@ use super::{
 pub(crate) use checks::{CheckSpec, KindSpec, Needed};
 pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
+pub(crate) use learning::LearningSpec;
 pub(crate) use regions::{LocationSpec, RegionSpec};
 pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, LatencySpec, SELF_SIGNED, ServerSpec};
 pub(crate) use zones::{PolicyWord, RouteSpec, RuleSpec, ZoneSpec};

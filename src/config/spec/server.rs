@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
-use super::host::{listen_address, listen_address_or_port};
+use super::{
+    host::{listen_address, listen_address_or_port},
+    learning::{self, LearningSpec},
+};
 use crate::config::{
     keys::{ENCRYPTED, LIMITS},
     model::Limits,
@@ -19,6 +22,8 @@ pub(crate) struct ServerSpec {
     pub cookie_secret_file: At<String>,
     /// Empty: none.
     pub state_dir: At<String>,
+    /// Empty: none.
+    pub region: At<String>,
     pub limits: Limits,
     pub encrypted: Option<EncryptedSpec>,
 }
@@ -63,6 +68,8 @@ pub(crate) struct LatencySpec {
     pub measurements: At<Vec<At<String>>>,
     pub skip_bad_measurements: bool,
     pub hysteresis_ms: f32,
+    pub rebuild_interval: Duration,
+    pub learning: LearningSpec,
 }
 
 pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
@@ -95,6 +102,7 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
         identity,
         cookie_secret_file: section.text("cookie-secret-file"),
         state_dir: section.text("state-dir"),
+        region: section.text("region"),
         limits,
         encrypted,
     }
@@ -177,5 +185,7 @@ pub(super) fn read_latency(section: &Section<'_>) -> LatencySpec {
         measurements: section.texts("measurements"),
         skip_bad_measurements: section.flag("skip-bad-measurements").value,
         hysteresis_ms: section.duration_ms("hysteresis").value as f32,
+        rebuild_interval: Duration::from_millis(section.duration_ms("rebuild-interval").value.unsigned_abs()),
+        learning: learning::read(section),
     }
 }

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::model::{
-        Admin, Endpoints, Geo, Latency, Limits, MinHealthy, Policy, Region, RegionId, Route, Server, WeightedAddress,
-        WhenAllDown, ZoneText,
+        Admin, Endpoints, Geo, Latency, Learning, Limits, MinHealthy, Policy, Region, RegionId, Route, Server,
+        WeightedAddress, WhenAllDown, ZoneText,
     },
     geo::Coordinates,
     zone::rdata::types::{self, Shown},
@@ -52,6 +52,7 @@ fn config(zones: Vec<Zone>) -> Config {
             identity: String::new(),
             cookie_secret_file: None,
             state_dir: None,
+            region: None,
             limits,
             encrypted: None,
         },
@@ -62,6 +63,8 @@ fn config(zones: Vec<Zone>) -> Config {
             measurements: Vec::new(),
             skip_bad_measurements: false,
             hysteresis_ms: 5.0,
+            rebuild_interval: Duration::from_secs(300),
+            learning: Learning::default(),
         },
         checks: Vec::new(),
         regions: vec![
