@@ -10,6 +10,7 @@ pub mod moves;
 pub mod operations;
 pub mod overrides;
 mod parallel;
+mod shared;
 pub mod state;
 mod traffic;
 pub mod verdicts;
@@ -236,6 +237,7 @@ async fn control(
     let follower = tokio::spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
+    let sharing = tokio::spawn(supervise(live.clone(), "cluster", shared::share));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
     let admin = admin_listener.map(|listener| {
@@ -294,6 +296,7 @@ async fn control(
     follower.abort();
     signer.abort();
     keeping.abort();
+    sharing.abort();
     announcer.abort();
     prober.stop().await;
     let _written_or_said = tokio::task::spawn_blocking(move || verdicts::write(&live)).await;
@@ -394,8 +397,10 @@ fn tell_of_secrets(world: &World) {
     let config = &world.config;
     let keys = config.zones.iter().flat_map(|zone| &zone.dnssec_keys).map(|key| ("signing key", &key.path));
     let cookies = config.server.cookie_secret_file.iter().map(|file| ("file of cookie secrets", file));
+    let cluster = config.cluster.iter().flat_map(|cluster| &cluster.credentials);
+    let cluster = cluster.map(|file| ("file of NATS credentials", file));
     let token = config.admin.token_file.iter().map(|file| ("token of the admin interface", file));
-    for (what, file) in cookies.chain(token).chain(keys).filter(|(_, file)| is_open_to_others(file)) {
+    for (what, file) in cookies.chain(token).chain(cluster).chain(keys).filter(|(_, file)| is_open_to_others(file)) {
         let file = file.display();
         tracing::warn!("every user of this host can read or change the {what}; run: chmod o= {file}");
     }

@@ -347,6 +347,7 @@ mod tests {
                 location_data: LocationData { source: "x".into(), built: 0, networks_v4: 1, networks_v6: 1 },
                 reload: Reload::default(),
                 self_doubt: None,
+                cluster: None,
                 regions: Vec::new(),
                 overrides: Vec::new(),
                 zones: Vec::new(),
@@ -380,6 +381,8 @@ mod tests {
                 since: 1,
                 until: command.lasts_s,
                 by: command.by.clone(),
+                node: None,
+                conflicts: Vec::new(),
                 matches: Vec::new(),
             };
             Ok(Forced { now, replaced: Vec::new(), kept: true, warnings: Vec::new() })

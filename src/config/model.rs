@@ -40,6 +40,8 @@ pub struct Config {
     pub geo: Geo,
     /// `[latency]`.
     pub latency: Latency,
+    /// `[cluster]`; `None`: this server stands alone.
+    pub cluster: Option<Cluster>,
     /// `[checks.*]` in file order.
     pub checks: Vec<Arc<Check>>,
     /// `[regions.*]` in file order, at most [`REGIONS_MAX`].
@@ -135,6 +137,23 @@ pub struct Latency {
     pub skip_bad_measurements: bool,
     /// A measured network changes region only where another is better by more than this, in milliseconds.
     pub hysteresis_ms: f32,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// NATS servers, `nats://host:port` or `tls://host:port`; never empty.
+    pub nats: Vec<String>,
+    /// Who we are to NATS: a .creds file, or a file with the seed of an nkey.
+    pub credentials: Option<PathBuf>,
+    /// Who signs the certificates of the NATS servers; `None`: the host's authorities.
+    pub ca: Option<PathBuf>,
+    /// The name of this server among the others: letters, digits, `-` and `_`.
+    pub node: String,
+    /// How subjects begin.
+    pub prefix: String,
+    /// More than this share of the servers must see a target down, 0 to 0.99.
+    pub quorum: f64,
 }
 
 /// `[regions.NAME]`.

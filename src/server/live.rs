@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Cache};
+use tokio::sync::watch;
 
 pub use self::overrides::{Decided, Undecided};
 
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
+    cluster::Cluster,
     health::{self, Board, Opinion, Prober},
     routing::{RateLimiter, Snapshot, health::Followed, rate_limit::Network, signed::SignedAnswers},
     telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
@@ -61,6 +63,10 @@ pub struct Live {
     pub started: SystemTime,
     /// Where state is kept across restarts.
     pub state: StateDir,
+    /// This server's place among others.
+    pub cluster: Arc<Cluster>,
+    /// Counts changes of what operators decided.
+    decided: watch::Sender<u64>,
     /// Held while overrides are written.
     keeping: Mutex<()>,
     origins: Mutex<Origins>,
@@ -123,7 +129,9 @@ impl Live {
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
         let changes = board.changes_since(0);
-        let overrides = overrides::recall(&state);
+        let cluster = Arc::new(Cluster::default());
+        cluster.configure(world.config.cluster.as_ref());
+        let overrides = overrides::recall(&state, cluster.node().as_deref());
         let mut health = Health::new(&world, &overrides);
         health.take_in(&world, &changes);
         let zones = world.zones.clone();
@@ -138,6 +146,8 @@ impl Live {
             registry,
             started: now,
             state,
+            cluster,
+            decided: watch::Sender::new(0),
             keeping: Mutex::new(()),
             origins: Mutex::default(),
             control: Mutex::new(Control {
@@ -207,6 +217,10 @@ impl Live {
         control.health = Health::new(&world, &control.overrides);
         control.rate_limiter =
             rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
+        self.cluster.configure(world.config.cluster.as_ref());
+        if let Some(node) = self.cluster.node() {
+            control.overrides.adopt(&node);
+        }
         control.world = world;
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());

@@ -63,6 +63,7 @@ fn config(zones: Vec<Zone>) -> Config {
             skip_bad_measurements: false,
             hysteresis_ms: 5.0,
         },
+        cluster: None,
         checks: Vec::new(),
         regions: vec![
             region("us", addresses(&["192.0.2.10"])),
