@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main · cli · server
-//! transport · admin
+//! transport · admin · cluster
 //! answer
 //! routing
 //! zone
@@ -23,6 +23,7 @@
 pub mod admin;
 pub mod answer;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod geo;
 pub mod health;

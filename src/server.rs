@@ -12,6 +12,7 @@ pub mod operations;
 pub mod overrides;
 mod parallel;
 mod rebuild;
+mod shared;
 pub mod state;
 mod traffic;
 pub mod verdicts;
@@ -240,6 +241,7 @@ async fn control(
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
     let learner = tokio::spawn(supervise(live.clone(), "learn", learning::keep));
+    let sharing = tokio::spawn(supervise(live.clone(), "cluster", shared::share));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
     let admin = admin_listener.map(|listener| {
@@ -308,6 +310,7 @@ async fn control(
     signer.abort();
     keeping.abort();
     learner.abort();
+    sharing.abort();
     announcer.abort();
     prober.stop().await;
     let write = move || {
@@ -416,8 +419,10 @@ fn tell_of_secrets(world: &World) {
     let config = &world.config;
     let keys = config.zones.iter().flat_map(|zone| &zone.dnssec_keys).map(|key| ("signing key", &key.path));
     let cookies = config.server.cookie_secret_file.iter().map(|file| ("file of cookie secrets", file));
+    let cluster = config.cluster.iter().flat_map(|cluster| &cluster.credentials);
+    let cluster = cluster.map(|file| ("file of NATS credentials", file));
     let token = config.admin.token_file.iter().map(|file| ("token of the admin interface", file));
-    for (what, file) in cookies.chain(token).chain(keys).filter(|(_, file)| is_open_to_others(file)) {
+    for (what, file) in cookies.chain(token).chain(cluster).chain(keys).filter(|(_, file)| is_open_to_others(file)) {
         let file = file.display();
         tracing::warn!("every user of this host can read or change the {what}; run: chmod o= {file}");
     }

@@ -16,7 +16,7 @@ use rust_paths::{SourceFile, read};
 /// The floors of `src/lib.rs`, from the top.
 const FLOORS: [&[&str]; 7] = [
     &["main", "cli", "server"],
-    &["transport", "admin"],
+    &["transport", "admin", "cluster"],
     &["answer"],
     &["routing"],
     &["zone"],
@@ -25,13 +25,15 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// Rooms, or files of a room, that take time and bytes as arguments.
-const PURE: [&str; 9] = [
+const PURE: [&str; 11] = [
     "answer/",
     "wire/",
     "routing/",
     "zone/",
     "latency/",
     "health/verdict.rs",
+    "health/consensus.rs",
+    "health/identity.rs",
     "health/damping.rs",
     "health/self_doubt.rs",
     "health/history.rs",

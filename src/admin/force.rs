@@ -60,6 +60,12 @@ pub struct OverrideStatus {
     pub until: Option<u64>,
     /// Who made it.
     pub by: String,
+    /// The server of the cluster on which it was made; `None`: this server stands alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Decisions on other servers that it overrode though nobody had told its operator of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
     /// The regions, or the endpoints as `region/endpoint`, that it is about; none when they have left the configuration.
     pub matches: Vec<String>,
 }

@@ -350,6 +350,7 @@ mod tests {
                 reload: Reload::default(),
                 self_doubt: None,
                 learning: None,
+                cluster: None,
                 regions: Vec::new(),
                 overrides: Vec::new(),
                 zones: Vec::new(),
@@ -387,6 +388,8 @@ mod tests {
                 since: 1,
                 until: command.lasts_s,
                 by: command.by.clone(),
+                node: None,
+                conflicts: Vec::new(),
                 matches: Vec::new(),
             };
             Ok(Forced { now, replaced: Vec::new(), kept: true, warnings: Vec::new() })

@@ -33,6 +33,9 @@ pub struct Status {
     /// Present while clients' round trips are measured.
     #[serde(default)]
     pub learning: Option<LearningStatus>,
+    /// The cluster that this server is part of; `None`: it stands alone.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
     /// Regions in file order.
     pub regions: Vec<RegionStatus>,
     /// Overrides in force, oldest first; the newest that matches counts.
@@ -77,6 +80,65 @@ pub struct SelfDoubt {
     pub since: u64,
     /// What made it doubt.
     pub reason: String,
+}
+
+/// The cluster as this server sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The name of this server among the others.
+    pub node: String,
+    /// There is a connection to NATS.
+    pub connected: bool,
+    /// The NATS server that it goes to.
+    pub server: Option<String>,
+    /// Since when there is a connection, or none; Unix time in seconds.
+    pub since: Option<u64>,
+    /// Why there is no connection.
+    pub error: Option<String>,
+    /// What is wrong although there is one.
+    pub problem: Option<String>,
+    /// How long a message takes to NATS and back.
+    pub round_trip_ms: Option<f64>,
+    /// More than this share must see a target down.
+    pub quorum: f64,
+    /// The other servers by name.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// Another server of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Version of its program; empty: not known yet.
+    pub version: String,
+    /// Its view counts: it was confirmed within six seconds.
+    pub counts: bool,
+    /// Seconds since anything was heard of it.
+    pub heard_s: f64,
+    /// Targets that it has a view of.
+    pub targets: u64,
+    /// It distrusts itself, so that it abstains.
+    pub self_doubt: bool,
+    /// Servers whose views count with it, itself included.
+    pub hears: u32,
+    /// What is wrong with what it says.
+    pub problem: Option<String>,
+}
+
+/// How a server of the cluster sees an endpoint under a check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeenBy {
+    /// The server.
+    pub node: String,
+    /// `up`, `down` or `held`; `untried` before a first result.
+    pub state: String,
+    /// Since when, Unix time in seconds by the clock of the server that is asked.
+    pub since: Option<u64>,
+    /// Its connect time.
+    pub connect_ms: Option<f64>,
+    /// Its view counts: it is fresh, and the server does not abstain.
+    pub counts: bool,
 }
 
 /// A region and its endpoints.
@@ -129,6 +191,12 @@ pub struct EndpointStatus {
     /// The hold-down that is on.
     #[serde(default)]
     pub held: Option<Held>,
+    /// How each server of the cluster sees it, this one first; empty when this server stands alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<SeenBy>,
+    /// What the servers see together, in words; `None` when this server goes by its own view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consensus: Option<String>,
     /// Since when the state is what it is, Unix time in seconds.
     pub since: Option<u64>,
     /// Connect time of the newest probe that connected.

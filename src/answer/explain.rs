@@ -1,7 +1,10 @@
 //! Why a client gets the answer that it gets. The answer itself is made by the core, from a real query; this adds what the core
 //! knew on the way: the place, the milliseconds to every region, health, rule.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use hickory_proto::{
     op::Message,
@@ -66,8 +69,16 @@ pub struct World<'w> {
 pub struct Circumstances<'c> {
     /// What is wrong with a pool's endpoints; `None` when nothing is.
     pub trouble: &'c dyn Fn(&Pool) -> Option<String>,
+    /// How the servers of a cluster see a pool's endpoints, one line each; none when this server stands alone.
+    pub seen: &'c dyn Fn(&Pool) -> Vec<SeenEndpoint>,
     /// The override of a region, if an operator set one: its state and reason.
     pub forced: &'c dyn Fn(RegionId) -> Option<(&'static str, String)>,
+}
+
+impl Circumstances<'static> {
+    /// Nothing is known.
+    pub const NONE: Circumstances<'static> =
+        Circumstances { trouble: &|_| None, seen: &|_| Vec::new(), forced: &|_| None };
 }
 
 /// The reason of a candidate that is not ranked, because the rule that matched does not allow it.
@@ -150,6 +161,20 @@ pub struct Candidate {
     pub forced: Option<String>,
     /// Why it was chosen or not.
     pub reason: String,
+    /// How the servers of a cluster see its endpoints; none when the server that is asked stands alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<SeenEndpoint>,
+}
+
+/// How the servers of a cluster see an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeenEndpoint {
+    /// Address or name.
+    pub endpoint: String,
+    /// What they see together, in words; `None`: the server goes by its own view.
+    pub consensus: Option<String>,
+    /// By server: `up`, `down`, `held` or `untried`, with `, does not count` where the view is old or the server abstains.
+    pub by: BTreeMap<String, String>,
 }
 
 /// Explains one answer.
@@ -402,6 +427,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 healthy: usable,
                 forced: forced.map(|(state, _)| state.into()),
                 reason,
+                seen: pool.map(|pool| (world.circumstances.seen)(policy::pool(plan, pool))).unwrap_or_default(),
             }
         })
         .collect()

@@ -107,6 +107,7 @@ fn shown(told: &Explanation, palette: Palette) -> String {
         head.add("route", "none: static records, or no such name");
     }
     let table = if told.candidates.is_empty() { String::new() } else { format!("\n{}\n", candidates(told, palette)) };
+    let table = format!("{table}{}", differences(told));
     let mut tail = Lines::new(palette);
     if told.route.is_some() {
         tail.add("chosen", told.chosen.as_deref().unwrap_or("none"));
@@ -188,6 +189,18 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
     table.render(palette)
 }
 
+/// Who sees what, where the servers of a cluster do not all see an endpoint up.
+fn differences(told: &Explanation) -> String {
+    let mut text = String::new();
+    for candidate in &told.candidates {
+        for seen in candidate.seen.iter().filter(|seen| seen.by.values().any(|state| state != "up")) {
+            let by: Vec<String> = seen.by.iter().map(|(node, state)| format!("{node}: {state}")).collect();
+            text += &format!("seen      {} {}: {}\n", candidate.region, seen.endpoint, by.join("; "));
+        }
+    }
+    if text.is_empty() { text } else { format!("{text}\n") }
+}
+
 fn source(candidate: &Candidate) -> Option<String> {
     let source = candidate.source.as_ref()?;
     let samples = match candidate.samples {
@@ -226,6 +239,7 @@ mod tests {
             healthy,
             forced: None,
             reason: reason.into(),
+            seen: Vec::new(),
         }
     }
 
@@ -366,5 +380,24 @@ mod tests {
     fn an_override_is_told_beside_the_health() {
         let forced = Candidate { forced: Some("drain".into()), ..candidate("eu", None, None, true, "usable") };
         assert_eq!(health(&forced), Cell::new("up (forced drain)", Tone::Warn));
+    }
+
+    #[test]
+    fn who_sees_what_is_told_where_the_servers_differ() {
+        let seen = |endpoint: &str, by: &[(&str, &str)]| explain::SeenEndpoint {
+            endpoint: endpoint.into(),
+            consensus: None,
+            by: by.iter().map(|(node, state)| (node.to_string(), state.to_string())).collect(),
+        };
+        let mut told = failover();
+        told.candidates[0].seen = vec![
+            seen("192.0.2.1", &[("eu-1", "down"), ("us-1", "up"), ("ap-1", "down, does not count")]),
+            seen("192.0.2.2", &[("eu-1", "up"), ("us-1", "up")]),
+        ];
+        assert_eq!(
+            differences(&told),
+            "seen      frankfurt 192.0.2.1: ap-1: down, does not count; eu-1: down; us-1: up\n\n"
+        );
+        assert_eq!(differences(&failover()), "");
     }
 }

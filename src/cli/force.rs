@@ -202,6 +202,8 @@ mod tests {
                 since: 1_000,
                 until,
                 by: String::new(),
+                node: None,
+                conflicts: Vec::new(),
                 matches: matches.iter().map(ToString::to_string).collect(),
             },
             replaced: replaced.iter().map(ToString::to_string).collect(),

@@ -17,7 +17,7 @@ use super::{
 use crate::admin::{
     force::OverrideStatus,
     latency::LearningStatus,
-    status::{EndpointStatus, History, RegionStatus, Status},
+    status::{ClusterStatus, EndpointStatus, History, RegionStatus, Status},
 };
 
 /// Show regions, endpoints, verdicts and queries of a running server; exit status 1 unless it is there and ready
@@ -114,6 +114,7 @@ fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
         head.add("doubt", &format!("the prober has distrusted itself for {since}; the last verdicts stay"));
         head.add("", &doubt.reason);
     }
+    cluster(&mut head, status.cluster.as_ref(), now_s);
     head.add("listens", &status.listen.join(" "));
     let data = &status.location_data;
     head.add("places", &data.source);
@@ -145,13 +146,46 @@ fn shown(status: &Status, now_s: u64, palette: Palette) -> String {
     format!("{}\n{}\n{}", head.text, regions(&status.regions, now_s, palette), tail.text)
 }
 
+/// The connection, and what of the other servers is worth a line.
+fn cluster(head: &mut Lines, cluster: Option<&ClusterStatus>, now_s: u64) {
+    let Some(cluster) = cluster else { return };
+    let counting = 1 + cluster.nodes.iter().filter(|node| node.counts).count();
+    let all = 1 + cluster.nodes.len();
+    let since = cluster.since.map(|since| format!(" for {}", span(now_s.saturating_sub(since)))).unwrap_or_default();
+    let link = match (&cluster.server, &cluster.error) {
+        (Some(server), _) => format!("connected to {server}{since}"),
+        (None, Some(error)) => format!("not connected{since}: {error}"),
+        (None, None) => "not connected yet".into(),
+    };
+    head.add("cluster", &format!("{}, {counting} of {all} servers count, {link}", cluster.node));
+    if let Some(problem) = &cluster.problem {
+        head.add("", problem);
+    }
+    for node in &cluster.nodes {
+        let state = match (node.counts, node.self_doubt) {
+            (true, false) => "counts".to_string(),
+            (true, true) => "distrusts itself and abstains".to_string(),
+            (false, _) => format!("not heard for {}", span(node.heard_s as u64)),
+        };
+        let hears = if node.counts && node.hears as usize != counting {
+            format!(", hears {}", node.hears)
+        } else {
+            String::new()
+        };
+        let problem = node.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        head.add("", &format!("{} {state}{hears}{problem}", node.name));
+    }
+}
+
 /// `eu drain, ends in 2 h: new switch (127.0.0.1 isochrone/0.1.0, 5 min ago)`
 fn override_text(o: &OverrideStatus, now_s: u64) -> String {
     let end = o.until.map(|until| format!(", ends in {}", span(until.saturating_sub(now_s)))).unwrap_or_default();
     let nothing = if o.matches.is_empty() { ", matches nothing" } else { "" };
     let reason = if o.reason.is_empty() { String::new() } else { format!(": {}", o.reason) };
     let age = span(now_s.saturating_sub(o.since));
-    format!("{} {}{end}{nothing}{reason} ({}, {age} ago)", o.target, o.state, o.by)
+    let node = o.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    let over = if o.conflicts.is_empty() { String::new() } else { format!("; overrode {}", o.conflicts.join("; ")) };
+    format!("{} {}{end}{nothing}{reason} ({}{node}, {age} ago){over}", o.target, o.state, o.by)
 }
 
 fn counts(by_label: &BTreeMap<String, u64>) -> String {
@@ -204,13 +238,14 @@ fn usable(region: &RegionStatus) -> Cell {
     }
 }
 
-/// Why it is held down, or the newest failure, as long as it still counts; and what is not wrong yet.
+/// Who sees it down, why it is held down, or the newest failure, as long as it still counts; and what is not wrong yet.
 fn trouble(endpoint: &EndpointStatus) -> String {
     let counts = endpoint.in_doubt || endpoint.state != "up";
     let failure = endpoint.last_error.clone().filter(|_| counts);
     let error = endpoint.held.as_ref().map(|held| held.reason.clone()).or(failure);
     let warnings = endpoint.warnings.iter().map(|warning| format!("warning: {warning}"));
-    error.into_iter().chain(warnings).collect::<Vec<_>>().join("; ")
+    let seen = endpoint.consensus.clone().filter(|_| endpoint.state != "up");
+    seen.into_iter().chain(error).chain(warnings).collect::<Vec<_>>().join("; ")
 }
 
 fn state(endpoint: &EndpointStatus, now_s: u64) -> Cell {
@@ -235,7 +270,7 @@ fn state(endpoint: &EndpointStatus, now_s: u64) -> Cell {
 mod tests {
     use super::*;
     use crate::admin::status::{
-        EndpointHistory, Held, LocationData, Queries, Reload, SelfDoubt, Transition, ZoneStatus,
+        EndpointHistory, Held, LocationData, NodeStatus, Queries, Reload, SelfDoubt, Transition, ZoneStatus,
     };
 
     const NOW_S: u64 = 1_800_000_000;
@@ -251,6 +286,8 @@ mod tests {
             in_doubt,
             kept: false,
             held: None,
+            seen: Vec::new(),
+            consensus: None,
             since: decided.then_some(NOW_S - 400),
             connect_ms: decided.then_some(12.34),
             baseline_ms: None,
@@ -306,6 +343,7 @@ mod tests {
                 came: 36,
                 gained: 35,
             }),
+            cluster: None,
             regions: vec![
                 region(
                     "us",
@@ -335,6 +373,8 @@ mod tests {
                     since: NOW_S - 400,
                     until: Some(NOW_S + 7_200),
                     by: "127.0.0.1 isochrone/0.1.0".into(),
+                    node: None,
+                    conflicts: Vec::new(),
                     matches: vec!["ap".into()],
                 },
                 OverrideStatus {
@@ -344,6 +384,8 @@ mod tests {
                     since: NOW_S - 400,
                     until: None,
                     by: "192.0.2.7".into(),
+                    node: None,
+                    conflicts: Vec::new(),
                     matches: Vec::new(),
                 },
             ],
@@ -461,5 +503,48 @@ mod tests {
     #[test]
     fn a_server_that_has_answered_nothing_has_no_counts() {
         assert_eq!(counts(&BTreeMap::new()), "none");
+    }
+
+    #[test]
+    fn a_cluster_is_told_with_who_counts_and_why_others_do_not() {
+        let node = |name: &str, counts, hears| NodeStatus {
+            name: name.into(),
+            version: "0.1.0".into(),
+            counts,
+            heard_s: 400.0,
+            targets: 3,
+            self_doubt: false,
+            hears,
+            problem: None,
+        };
+        let told = |cluster: &ClusterStatus| {
+            let mut head = Lines::new(Palette::none());
+            super::cluster(&mut head, Some(cluster), NOW_S);
+            head.text
+        };
+        let mut status = ClusterStatus {
+            node: "us-1".into(),
+            connected: true,
+            server: Some("nats-us".into()),
+            since: Some(NOW_S - 400),
+            error: None,
+            problem: None,
+            round_trip_ms: Some(0.4),
+            quorum: 0.5,
+            nodes: vec![
+                node("ap-1", true, 3),
+                node("ap-2", true, 2),
+                NodeStatus { problem: Some("it is no message".into()), ..node("eu-1", false, 0) },
+            ],
+        };
+        let ago = span(400);
+        let expected = format!(
+            "cluster   us-1, 3 of 4 servers count, connected to nats-us for {ago}\n          ap-1 counts\n          \
+             ap-2 counts, hears 2\n          eu-1 not heard for {ago}: it is no message\n"
+        );
+        assert_eq!(told(&status), expected);
+        (status.server, status.error, status.nodes) = (None, Some("Connection refused".into()), Vec::new());
+        let expected = format!("cluster   us-1, 1 of 1 servers count, not connected for {ago}: Connection refused\n");
+        assert_eq!(told(&status), expected);
     }
 }

@@ -104,8 +104,8 @@ use Form as F;
 pub static FILE: Schema = Schema {
     title: "the file",
     keys: &[],
-    sections: &["server", "admin", "geo", "latency", "checks", "regions", "zones"],
-    later_sections: &["cluster"],
+    sections: &["server", "admin", "geo", "latency", "cluster", "checks", "regions", "zones"],
+    later_sections: &[],
 };
 
 /// `[server]`
@@ -182,6 +182,21 @@ pub static LATENCY: Schema = Schema {
         key("rebuild-interval", F::Duration(1000, 86_400_000), D::Duration(300_000)),
         key("learn", F::Flag, D::Flag(false)),
         key("prospect", F::Number(0.0, 1.0), D::Number(0.0)),
+    ],
+    sections: &[],
+    later_sections: &[],
+};
+
+/// `[cluster]`
+pub static CLUSTER: Schema = Schema {
+    title: "[cluster]",
+    keys: &[
+        key("nats", F::Texts(16, "nats://host:port or tls://host:port"), D::Required),
+        key("credentials", F::Word("path"), D::Text("")),
+        key("ca", F::Word("path"), D::Text("")),
+        key("node", F::Word("name of this server"), D::Said("the host name, with `-` for each dot")),
+        key("prefix", F::Word("name"), D::Text("isochrone")),
+        key("quorum", F::Number(0.0, 0.99), D::Number(0.5)),
     ],
     sections: &[],
     later_sections: &[],
@@ -334,13 +349,14 @@ pub static RULE: Schema = Schema {
 };
 
 /// Every section that has keys, in the order of the documentation.
-pub static SECTIONS: [&Schema; 13] = [
+pub static SECTIONS: [&Schema; 14] = [
     &SERVER,
     &LIMITS,
     &ENCRYPTED,
     &ADMIN,
     &GEO,
     &LATENCY,
+    &CLUSTER,
     &CHECK,
     &REGION,
     &COORDINATES,

@@ -40,6 +40,8 @@ pub struct Config {
     pub geo: Geo,
     /// `[latency]`.
     pub latency: Latency,
+    /// `[cluster]`; `None`: this server stands alone.
+    pub cluster: Option<Cluster>,
     /// `[checks.*]` in file order.
     pub checks: Vec<Arc<Check>>,
     /// `[regions.*]` in file order, at most [`REGIONS_MAX`].
@@ -150,6 +152,23 @@ pub struct Learning {
     pub is_on: bool,
     /// The share of queries over UDP, from networks without fresh data, that ask the client to come by TCP: 0 to 1.
     pub prospect: f64,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// NATS servers, `nats://host:port` or `tls://host:port`; never empty.
+    pub nats: Vec<String>,
+    /// Who we are to NATS: a .creds file, or a file with the seed of an nkey.
+    pub credentials: Option<PathBuf>,
+    /// Who signs the certificates of the NATS servers; `None`: the host's authorities.
+    pub ca: Option<PathBuf>,
+    /// The name of this server among the others: letters, digits, `-` and `_`.
+    pub node: String,
+    /// How subjects begin.
+    pub prefix: String,
+    /// More than this share of the servers must see a target down, 0 to 0.99.
+    pub quorum: f64,
 }
 
 /// `[regions.NAME]`.

@@ -263,21 +263,22 @@ impl<'a> Section<'a> {
     /// A decimal number within the key's range.
     pub(crate) fn number(&self, name: &str) -> At<f64> {
         let Form::Number(low, high) = self.form(name).form else { unreachable!("the catalogue says what {name} is") };
-        let Some(value) = self.raw(name) else { return self.absent(0.0) };
+        let stand_in = if let Absent::Number(n) = self.form(name).default { n } else { 0.0 };
+        let Some(value) = self.raw(name) else { return self.absent(stand_in) };
         let help = format!("write a number from {low} to {high}");
         let number = match value.get_ref() {
             DeValue::Float(text) => text.as_str().replace('_', "").parse::<f64>().ok(),
             DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).ok().map(|n| n as f64),
             other => {
                 let fault = wrong_type(name, "a number", other, help);
-                return self.settle(value.span(), Err(fault), 0.0);
+                return self.settle(value.span(), Err(fault), stand_in);
             }
         };
         let read = number.filter(|n| (low..=high).contains(n)).ok_or_else(|| {
             let raw = &self.problems.source.text[value.span()];
             Fault::new(format!("{} is {}; it must be {low} to {high}", quote(name), quote(raw)), help)
         });
-        self.settle(value.span(), read, 0.0)
+        self.settle(value.span(), read, stand_in)
     }
 
     /// A duration within the key's range, in milliseconds.

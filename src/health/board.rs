@@ -23,6 +23,8 @@ use self::{
     journal::{Journal, Touched},
 };
 use super::{
+    check::CheckKind,
+    consensus::{Consensus, Sees},
     history::{Change, Standing},
     measured::Measurements,
     memory::{self, Memory},
@@ -45,8 +47,12 @@ const REMEMBERED_AT_ONCE: usize = 256;
 pub struct TargetStatus {
     /// Endpoint, check, and the names of the check.
     pub target: Arc<Target>,
-    /// What answers go by.
+    /// What this server's own results say, hold-downs aside.
     pub state: State,
+    /// What answers go by: the servers of a cluster together, or this one alone.
+    pub counts_as: Sees,
+    /// What the servers of a cluster see together; `None` where this one goes by its own view.
+    pub consensus: Option<Consensus>,
     /// A result has come in; until then `state` is an assumption.
     pub decided: bool,
     /// The state may change soon.
@@ -59,8 +65,10 @@ pub struct TargetStatus {
     pub kept: bool,
     /// It changed too often and is held down, whatever `state` says.
     pub held: Option<Held>,
-    /// Since when it stands as it does.
+    /// Since when this server sees it as it does.
     pub since: SystemTime,
+    /// Since when answers go by what they do.
+    pub counts_since: SystemTime,
     /// The newest result and when it came.
     pub last_result: Option<(SystemTime, Arc<ProbeResult>)>,
     /// The newest failure and when it came, kept over later successes.
@@ -80,15 +88,42 @@ pub struct TargetStatus {
 impl TargetStatus {
     /// True when answers use the target: it is up, and not held down.
     pub fn is_up(&self) -> bool {
-        self.state == State::Up && self.held.is_none()
+        self.counts_as == Sees::Up
     }
 
     /// How it stands, as people are told.
     pub fn standing(&self) -> Standing {
-        match (self.held, self.state) {
-            (Some(_), _) => Standing::Held,
-            (None, State::Up) => Standing::Up,
-            (None, State::Down) => Standing::Down,
+        match self.counts_as {
+            Sees::Held => Standing::Held,
+            Sees::Up => Standing::Up,
+            Sees::Down => Standing::Down,
+        }
+    }
+
+    /// How this server sees it by itself.
+    pub fn own_view(&self) -> Sees {
+        match (self.state, self.held) {
+            (State::Down, _) => Sees::Down,
+            (State::Up, Some(_)) => Sees::Held,
+            (State::Up, None) => Sees::Up,
+        }
+    }
+
+    /// It reports by itself, and has not done so to this server in time: others may know more.
+    pub fn lacks_heartbeat(&self) -> bool {
+        let is_push = matches!(self.target.check().kind, CheckKind::Push { .. });
+        let newest = self.last_result.as_ref().map(|(_, result)| &result.outcome);
+        is_push && matches!(newest, Some(Err(ProbeError::NoHeartbeat { .. })))
+    }
+
+    /// Why answers do not use it, for people: who sees it down, why it is held down, or its newest failure.
+    pub fn trouble(&self) -> String {
+        let failed = || self.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
+        let own = || self.held_because().unwrap_or_else(failed);
+        match &self.consensus {
+            None => own(),
+            Some(consensus) if self.own_view() == Sees::Up => format!("{}, not this one", consensus.summary()),
+            Some(consensus) => format!("{}; from here: {}", consensus.summary(), own()),
         }
     }
 
@@ -157,6 +192,8 @@ pub struct Changes {
     pub epoch: u64,
     /// To be given to [`Board::changes_since`] the next time.
     pub generation: u64,
+    /// The prober distrusts itself.
+    pub is_doubting: bool,
     /// How the targets stand now that answers may have to follow: those that changed, or all of them.
     pub statuses: Vec<(TargetId, TargetStatus)>,
 }
@@ -316,6 +353,25 @@ impl Board {
         inner.by_key.get(&target.key).map(|&at| inner.entries[at].state())
     }
 
+    /// Takes in what the servers of a cluster see together of some targets, on the list of this epoch; `None`: this server goes by
+    /// its own view.
+    pub fn judge(&self, epoch: u64, verdicts: &[(TargetId, Option<Consensus>)], wall: SystemTime) {
+        let mut inner = self.lock();
+        if inner.epoch != epoch {
+            return; // another list of targets is on the board, and will be judged anew
+        }
+        let room = inner.entries.len().max(REMEMBERED_MIN);
+        let mut is_changed = false;
+        for (id, consensus) in verdicts {
+            if inner.entries[id.index()].judge(*consensus, wall) {
+                is_changed |= inner.journal.note(Touched::One(id.index()), room);
+            }
+        }
+        if is_changed {
+            self.generation.send_replace(inner.journal.generation());
+        }
+    }
+
     /// To be called about every second: ends hold-downs, and self-doubt that has lasted too long.
     pub fn wake(&self, now: Instant, wall: SystemTime) {
         let mut inner = self.lock();
@@ -381,7 +437,8 @@ impl Board {
         let age = inner.age(now);
         let places = inner.journal.since(seen).unwrap_or_else(|| (0..inner.entries.len()).collect());
         let statuses = places.into_iter().map(|at| (TargetId(at as u32), inner.entries[at].status(age))).collect();
-        Changes { epoch: inner.epoch, generation: inner.journal.generation(), statuses }
+        let (generation, is_doubting) = (inner.journal.generation(), inner.doubter.is_on());
+        Changes { epoch: inner.epoch, generation, is_doubting, statuses }
     }
 
     /// A number that rises whenever something that answers depend on changes: a state, a doubt, a baseline by a millisecond

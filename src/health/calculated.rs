@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     board::{Snapshot, TargetStatus},
+    consensus::Sees,
     probe::{ProbeError, ProbeResult},
     target::{Calculated, Source, TargetId},
     verdict::State,
@@ -97,13 +98,19 @@ impl Snapshot {
         let is_up = opinion.is_free();
         // It has stood so since the part came that was still lacking.
         let lacking = if is_up { of.needed } else { parts.len() + 1 - of.needed };
-        let mut since: Vec<_> = parts.iter().filter(|(_, s)| s.is_up() == is_up).map(|(_, s)| s.since).collect();
+        let mut since: Vec<_> = parts.iter().filter(|(_, s)| s.is_up() == is_up).map(|(_, s)| s.counts_since).collect();
         since.sort_unstable();
         let newest = parts.iter().filter_map(|(_, status)| status.last_result.as_ref()).map(|(at, _)| *at).max();
         let outcome = if is_up { Ok(()) } else { Err(trouble(of.needed, &parts)) };
         TargetStatus {
             target: of.target.clone(),
             state: if opinion.up { State::Up } else { State::Down },
+            counts_as: match opinion {
+                Opinion { held: true, .. } => Sees::Held,
+                Opinion { up: true, .. } => Sees::Up,
+                Opinion { .. } => Sees::Down,
+            },
+            consensus: None,
             decided: opinion.decided,
             in_doubt: opinion.ttl_bound.is_some(),
             checks_left: opinion.checks_left,
@@ -115,6 +122,7 @@ impl Snapshot {
                 .min_by_key(|held| held.until)
                 .filter(|_| opinion.held),
             since: since[lacking - 1],
+            counts_since: since[lacking - 1],
             last_error: newest.zip(outcome.clone().err()),
             last_result: newest.map(|at| (at, Arc::new(ProbeResult { outcome, ..ProbeResult::default() }))),
             connect: parts.iter().filter_map(|(_, status)| status.connect).min(),
@@ -157,10 +165,7 @@ pub fn result_of(of: &Source, results: &[ProbeResult]) -> ProbeResult {
 
 /// What keeps it down.
 fn trouble(needed: usize, parts: &[(&str, Cow<'_, TargetStatus>)]) -> ProbeError {
-    let down = parts.iter().filter(|(_, status)| !status.is_up()).map(|(name, status)| {
-        let failed = || status.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
-        (*name, status.held_because().unwrap_or_else(failed))
-    });
+    let down = parts.iter().filter(|(_, status)| !status.is_up()).map(|(name, status)| (*name, status.trouble()));
     too_few(needed, parts.len(), down)
 }
 
@@ -173,13 +178,23 @@ fn too_few<'n>(needed: usize, of: usize, down: impl IntoIterator<Item = (&'n str
 impl TargetStatus {
     /// What answers go by.
     pub fn opinion(&self) -> Opinion {
-        Opinion {
+        let own = Opinion {
             up: self.state == State::Up,
             held: self.held.is_some(),
             decided: self.decided,
             checks_left: self.checks_left,
             ttl_bound: self.ttl_bound,
             baseline: self.baseline,
+        };
+        match self.consensus {
+            None => own,
+            Some(consensus) => Opinion {
+                up: consensus.sees != Sees::Down,
+                held: consensus.sees == Sees::Held,
+                decided: true,
+                ttl_bound: consensus.may_turn,
+                ..own
+            },
         }
     }
 }

@@ -86,7 +86,7 @@ pub struct Calculated {
 
 impl Source {
     /// The targets that it comes from; one may come more than once.
-    fn each_target(&self, each: &mut dyn FnMut(TargetId)) {
+    pub fn each_target(&self, each: &mut dyn FnMut(TargetId)) {
         match self {
             Source::Target(id) => each(*id),
             Source::Calculated(of) => of.parts.iter().for_each(|(_, part)| part.each_target(each)),

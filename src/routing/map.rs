@@ -1,6 +1,6 @@
 //! From a client's address to its rule, its ranking and the scope of both.
 //!
-//! The map is compiled: [ranges](super::ranges) that cover the whole address space. The scope of an answer is the shortest prefix
+//! The map is compiled: ranges that cover the whole address space. The scope of an answer is the shortest prefix
 //! around the address that lies inside its range, since throughout the range rule and ranking are the same.
 
 use std::net::IpAddr;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Cache};
+use tokio::sync::watch;
 
 pub use self::overrides::{Decided, Undecided};
 
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     admin::status::Reload,
     answer::{Arrival, Core, Verdict},
+    cluster::Cluster,
     geo::Network,
     health::{self, Board, Opinion, Prober},
     routing::{RateLimiter, Snapshot, health::Followed, signed::SignedAnswers},
@@ -66,6 +68,10 @@ pub struct Live {
     pub state: StateDir,
     /// What is learned of clients' round trips.
     pub learning: Arc<Learning>,
+    /// This server's place among others.
+    pub cluster: Arc<Cluster>,
+    /// Counts changes of what operators decided.
+    decided: watch::Sender<u64>,
     /// Held while overrides are written.
     keeping: Mutex<()>,
     origins: Mutex<Origins>,
@@ -128,7 +134,9 @@ impl Live {
         let keys = registry.answer_keys(world.plan.answer_labels(&world.config));
         let cookies = CookieSecrets { current: random_secret(), previous: random_secret() };
         let changes = board.changes_since(0);
-        let overrides = overrides::recall(&state);
+        let cluster = Arc::new(Cluster::default());
+        cluster.configure(world.config.cluster.as_ref());
+        let overrides = overrides::recall(&state, cluster.node().as_deref());
         let mut health = Health::new(&world, &overrides);
         health.take_in(&world, &changes);
         let zones = world.zones.clone();
@@ -146,6 +154,8 @@ impl Live {
             started: now,
             state,
             learning: Arc::new(learning),
+            cluster,
+            decided: watch::Sender::new(0),
             keeping: Mutex::new(()),
             origins: Mutex::default(),
             control: Mutex::new(Control {
@@ -216,6 +226,10 @@ impl Live {
         control.health = Health::new(&world, &control.overrides);
         control.rate_limiter =
             rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
+        self.cluster.configure(world.config.cluster.as_ref());
+        if let Some(node) = self.cluster.node() {
+            control.overrides.adopt(&node);
+        }
         control.world = world;
         control.reload.succeeded += 1;
         control.reload.last_success = unix_s(SystemTime::now());

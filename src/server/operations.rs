@@ -1,5 +1,7 @@
 //! What the admin interface can ask: metrics, status, explanations, put together from all rooms.
 
+mod sharing;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +28,12 @@ use crate::{
         http::Refusal,
         latency::Measurements,
         status::{
-            EndpointHistory, EndpointStatus, Held, History, LocationData, Queries, RegionStatus, SelfDoubt, Status,
-            Traffic, Transition, ZoneStatus,
+            EndpointHistory, EndpointStatus, Held, History, LocationData, Queries, RegionStatus, SeenBy, SelfDoubt,
+            Status, Traffic, Transition, ZoneStatus,
         },
     },
-    answer::explain::{Circumstances, Explanation, Request},
+    answer::explain::{Circumstances, Explanation, Request, SeenEndpoint},
+    cluster::{self, Cluster},
     config::model::RegionId,
     health::{
         self, Board, Endpoint, Source, Target, TargetStatus, history,
@@ -75,6 +78,9 @@ impl Operations for Running {
         let mut families = Families::new();
         endpoint_metrics(&view, &mut families);
         self_doubt_metric(&view, &mut families);
+        if let Some(cluster) = &view.cluster {
+            sharing::metrics(cluster, &mut families);
+        }
         server_metrics(&self.live, &view, &mut families);
         estimates::metrics(&view.world, &mut families);
         self.live.learning.metrics(&mut families);
@@ -106,6 +112,7 @@ impl Operations for Running {
                 .as_ref()
                 .map(|doubt| SelfDoubt { since: unix_s(doubt.since), reason: doubt.reason.to_string() }),
             learning: self.live.learning.status(unix_s(view.at)),
+            cluster: view.cluster.as_ref().map(sharing::status),
             regions: (0..world.config.regions.len()).map(|n| view.region(RegionId(n as u8))).collect(),
             overrides: view
                 .overrides
@@ -158,7 +165,9 @@ impl Operations for Running {
         let view = View::of(&self.live, 0);
         let trouble = |pool: &Pool| view.trouble(pool);
         let forced = |region: RegionId| view.forced(region).map(|o| (o.state.as_str(), o.reason.clone()));
-        view.world.explain_with(&view.snapshot, &Circumstances { trouble: &trouble, forced: &forced }, request)
+        let seen = |pool: &Pool| view.seen_of_pool(pool);
+        let circumstances = Circumstances { trouble: &trouble, seen: &seen, forced: &forced };
+        view.world.explain_with(&view.snapshot, &circumstances, request)
     }
 
     fn access(&self) -> Access {
@@ -174,6 +183,11 @@ impl Operations for Running {
             since: now_s,
             until: command.lasts_s.map(|lasts_s| now_s + lasts_s),
             by: command.by.clone(),
+            counter: 0,
+            node: String::new(),
+            knows: Vec::new(),
+            conflicts: Vec::new(),
+            over: false,
         };
         let decided = self.live.decide(new.clone()).map_err(|error| match error {
             Undecided::Unknown(what) => Refusal::new(StatusCode::NOT_FOUND, what),
@@ -231,6 +245,8 @@ fn told(o: &Override, matches: Vec<String>) -> OverrideStatus {
         since: o.since,
         until: o.until,
         by: o.by.clone(),
+        node: (!o.node.is_empty()).then(|| o.node.clone()),
+        conflicts: o.conflicts.clone(),
         matches,
     }
 }
@@ -244,6 +260,8 @@ struct View {
     /// Changes of each endpoint to look up.
     history_max: usize,
     overrides: Overrides,
+    cluster: Option<cluster::View>,
+    live_cluster: Arc<Cluster>,
     at: SystemTime,
 }
 
@@ -251,7 +269,8 @@ impl View {
     fn of(live: &Live, history_max: usize) -> View {
         let (world, snapshot, board) = live.at_one_moment();
         let (past, overrides) = (live.board.clone(), live.overrides());
-        View { world, snapshot, board, past, history_max, overrides, at: SystemTime::now() }
+        let (cluster, live_cluster) = (live.cluster.view(Instant::now()), live.cluster.clone());
+        View { world, snapshot, board, past, history_max, overrides, cluster, live_cluster, at: SystemTime::now() }
     }
 
     fn forced(&self, region: RegionId) -> Option<&Override> {
@@ -284,10 +303,7 @@ impl View {
                 return (o.state != Decision::Up).then(|| format!("{name}: forced {}{reason}", o.state.as_str()));
             }
             let status = self.status(member.target?);
-            let failed =
-                || status.last_error.as_ref().map_or_else(|| "down".to_string(), |(_, error)| error.to_string());
-            let why = || status.held_because().unwrap_or_else(failed);
-            (!status.is_up()).then(|| format!("{}: {}", member.endpoint, why()))
+            (!status.is_up()).then(|| format!("{}: {}", member.endpoint, status.trouble()))
         });
         let all: Vec<String> = down.collect();
         (!all.is_empty()).then(|| all.join("; "))
@@ -315,9 +331,11 @@ impl View {
             state: status.map_or("up", |s| s.standing().as_str()).into(),
             kept: status.is_some_and(|s| s.kept),
             held: status.and_then(held),
-            decided: status.is_some_and(|s| s.decided),
+            decided: status.is_some_and(|s| s.decided || s.consensus.is_some()),
             in_doubt: status.is_some_and(|s| s.in_doubt),
-            since: status.map(|s| unix_s(s.since)),
+            seen: row.source.as_ref().map(|source| self.seen(source)).unwrap_or_default(),
+            consensus: status.and_then(|s| s.consensus).map(|consensus| consensus.summary()),
+            since: status.map(|s| unix_s(s.counts_since)),
             connect_ms: status.and_then(TargetStatus::connect_ms),
             baseline_ms: status.and_then(TargetStatus::baseline_ms),
             last_result: status.and_then(|s| s.last_result.as_ref()).map(|(_, result)| result.to_string()),
@@ -327,6 +345,32 @@ impl View {
             history: status.map(|status| self.history(status)).unwrap_or_default(),
             certificate_expires,
             warnings: warning.into_iter().collect(),
+        }
+    }
+
+    /// How the servers of the cluster see the endpoints of a pool.
+    fn seen_of_pool(&self, pool: &Pool) -> Vec<SeenEndpoint> {
+        let mut all = Vec::new();
+        for member in &pool.members {
+            let Some(source) = member.target.map(|target| &self.world.targets().sources()[target]) else { continue };
+            source.each_target(&mut |id| {
+                let seen = self.seen(&Source::Target(id));
+                if !seen.is_empty() {
+                    all.push(sharing::seen_endpoint(&self.board[id], pool.check.as_deref(), &seen));
+                }
+            });
+        }
+        all
+    }
+
+    /// How each server of the cluster sees a target.
+    fn seen(&self, source: &Source) -> Vec<SeenBy> {
+        match (&self.cluster, source) {
+            (Some(cluster), Source::Target(id)) => {
+                let others = self.live_cluster.seen(self.board.epoch, *id, Instant::now());
+                sharing::seen(&cluster.config.node, &self.board[*id], self.board.self_doubt.is_some(), others)
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -1,6 +1,11 @@
 //! What operators decided: a list of overrides, the newest of which counts for each region and endpoint. Outlives the process in
 //! the state directory. Knows nothing of how an operator asks, and of routing only the [`Forces`] that it makes.
+//!
+//! In a cluster each server has its own copy of all decisions. They are in one order everywhere, by (counter, server), where a
+//! counter is one more than the highest that its server knew, so that no clock has a say; what is in force follows from the decisions
+//! alone, in whatever order a server came to know them. What has ended is remembered, so that no server that was away brings it back.
 
+mod ledger;
 mod target;
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +41,25 @@ pub struct Override {
     /// Who made it.
     #[serde(default)]
     pub by: String,
+    /// One more than the highest that was known where it was made; 0: not numbered yet.
+    #[serde(default)]
+    pub counter: u64,
+    /// The server of a cluster on which it was made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// What was known where it was made: of each other server the highest counter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knows: Vec<Stamp>,
+    /// Decisions on other servers that it overrode though nobody had told its server of them, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
+    /// Its time has come to an end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over: bool,
 }
+
+/// The place of a decision among all: counter, then server.
+pub type Stamp = (u64, String);
 
 /// What an override says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +96,9 @@ impl Decision {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
     list: Vec<Override>,
+    /// Those that are no longer in force and are remembered for the other servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ended: Vec<Override>,
 }
 
 impl Stored for Overrides {
@@ -90,45 +116,6 @@ impl Overrides {
     /// All of them, oldest first.
     pub fn list(&self) -> &[Override] {
         &self.list
-    }
-
-    /// Takes a decision in; returns those that it replaces, since they are about nothing that it is not about.
-    ///
-    /// # Errors
-    /// When there are too many; nothing is changed then.
-    pub fn set(&mut self, new: Override) -> Result<Vec<Override>, TooMany> {
-        let is_replaced = |old: &Override| new.target.covers(&old.target);
-        let left = self.list.iter().filter(|old| !is_replaced(old)).count();
-        if left >= OVERRIDES_MAX {
-            return Err(TooMany);
-        }
-        let (replaced, kept) = std::mem::take(&mut self.list).into_iter().partition(is_replaced);
-        self.list = kept;
-        self.list.push(new);
-        self.drop_idle();
-        Ok(replaced)
-    }
-
-    /// Ends those whose time has come, and returns them.
-    pub fn expire(&mut self, now_s: u64) -> Vec<Override> {
-        if self.list.iter().all(|o| o.until.is_none_or(|until| now_s < until)) {
-            return Vec::new();
-        }
-        let is_over = |o: &Override| o.until.is_some_and(|until| until <= now_s);
-        let (over, kept) = std::mem::take(&mut self.list).into_iter().partition(is_over);
-        self.list = kept;
-        self.drop_idle();
-        over
-    }
-
-    /// Exceptions that there is nothing older to except from.
-    fn drop_idle(&mut self) {
-        let mut has_older = [false; 2]; // of regions, of endpoints
-        self.list.retain(|o| {
-            let older = &mut has_older[usize::from(o.target.is_of_endpoints())];
-            *older |= o.state != Decision::Auto;
-            *older
-        });
     }
 
     /// The one that counts for a region.
@@ -187,6 +174,11 @@ mod tests {
             since: 1,
             until: None,
             by: String::new(),
+            counter: 0,
+            node: String::new(),
+            knows: Vec::new(),
+            conflicts: Vec::new(),
+            over: false,
         }
     }
 
@@ -276,7 +268,7 @@ mod tests {
         };
         overrides.set(new).unwrap();
         let text = serde_json::to_string(&overrides).unwrap();
-        let expected = r#"{"list":[{"target":"eu/2001:db8::1","state":"drain","reason":"kernel","since":1,"until":7,"by":"127.0.0.1"}]}"#;
+        let expected = r#"{"list":[{"target":"eu/2001:db8::1","state":"drain","reason":"kernel","since":1,"until":7,"by":"127.0.0.1","counter":1}]}"#;
         assert_eq!(text, expected);
         assert_eq!(serde_json::from_str::<Overrides>(&text).unwrap(), overrides);
     }

@@ -258,7 +258,7 @@ impl World {
         let health = HealthView::new(&self.plan, &vec![TargetHealth::UNKNOWN; self.plan.targets.len()]);
         let answer_keys = Arc::new(AnswerKeys::new(self.plan.answer_labels(&self.config)));
         let snapshot = self.first_snapshot(health, answer_keys, CookieSecrets::default());
-        self.explain_with(&snapshot, &Circumstances { trouble: &|_| None, forced: &|_| None }, request)
+        self.explain_with(&snapshot, &Circumstances::NONE, request)
     }
 
     /// Explains an answer out of `snapshot`, which was made from this world.

@@ -23,8 +23,8 @@ pub enum LogFormat {
 pub struct AlreadyInitialised;
 
 /// What is logged when RUST_LOG says nothing. The library behind DNS over QUIC would write two lines for every query, and warn of
-/// each client that goes away.
-const DEFAULT_FILTER: &str = "info,hickory_server=error,hickory_net=error";
+/// each client that goes away; that of NATS would say of every attempt what is said once here.
+const DEFAULT_FILTER: &str = "info,hickory_server=error,hickory_net=error,async_nats=off";
 
 /// Sends log lines to stderr from now on: those that `RUST_LOG` lets through (default: info and above), coloured on a terminal
 /// unless `NO_COLOR` is set to anything (no-color.org). A `RUST_LOG` that cannot be read is reported and the default used.

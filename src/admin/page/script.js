@@ -200,12 +200,20 @@ function updateRegions() {
   }
 }
 
+// How the servers of a cluster see an endpoint, where they do not all see it up.
+function seenBy(endpoint) {
+  const seen = endpoint.seen ?? [];
+  if (seen.every((by) => by.state === "up")) return null;
+  const all = seen.map((by) => `${by.node}: ${by.state}${by.counts || by.state === "untried" ? "" : ", does not count"}`).join("; ");
+  return `${endpoint.consensus ?? "by its own view"} (${all})`;
+}
+
 function updateEndpoint(row, endpoint, region) {
   const notes = [endpoint.decided ? null : "not probed yet", endpoint.in_doubt && endpoint.decided ? "in doubt" : null, endpoint.kept ? "kept" : null,
     endpoint.forced ? `forced ${endpoint.forced}` : null].filter((note) => note);
   put(row.state, notes.length ? `${endpoint.state} (${notes.join(", ")})` : endpoint.state);
   put(row.connect, ms(endpoint.connect_ms));
-  put(row.last, endpoint.last_result ?? "–");
+  put(row.last, [seenBy(endpoint), endpoint.last_result ?? "–"].filter((part) => part).join(" · "));
   const key = `${region} ${keyOf(endpoint)}`;
   const points = connects.get(key) ?? [];
   const changed = drawTimeline(row.line, endpoint);
@@ -269,7 +277,7 @@ function updateEvents() {
       }
     }
   }
-  for (const one of status.overrides) all.push([one.since, `${one.target}: forced ${one.state} by ${one.by}`, one.reason || "no reason given"]);
+  for (const one of status.overrides) all.push([one.since, `${one.target}: forced ${one.state} by ${one.by}${one.node ? ` on ${one.node}` : ""}`, one.reason || "no reason given"]);
   if (status.reload.last_success) all.push([status.reload.last_success, "configuration taken up", status.config]);
   all.sort((a, b) => b[0] - a[0]);
   $("events").replaceChildren(...(all.length ? all.slice(0, EVENTS_MAX).map(([at, what, why]) =>
@@ -284,6 +292,8 @@ function updateServer() {
     ["Location data", data.source], ["Networks", `${count(data.networks_v4)} IPv4, ${count(data.networks_v6)} IPv6`],
     ["Reloads", `${status.reload.succeeded} taken up, ${status.reload.failed} refused`],
     ["Zones", status.zones.map((zone) => `${zone.name} (serial ${zone.serial}, ${zone.routes.length} routes)`).join(", ")]];
+  const cluster = status.cluster;
+  if (cluster) facts.push(["Cluster", `${cluster.node}, ${1 + cluster.nodes.filter((node) => node.counts).length} of ${1 + cluster.nodes.length} servers count, ${cluster.connected ? `connected to ${cluster.server}` : "not connected"}`]);
   if (status.identity) facts.unshift(["Name", status.identity]);
   $("server").replaceChildren(...facts.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text))));
 }
@@ -294,6 +304,11 @@ function updateAlerts() {
   if (lost.length === status.regions.length) alerts.push(["", "No region is usable: answers are given blindly or refused, as `when-all-down` says."]);
   else for (const region of lost) alerts.push(["", `${region.name} is not usable; its clients are in other regions.`]);
   if (status.self_doubt) alerts.push(["mild", `The prober distrusts itself since ${clock(status.self_doubt.since)}: ${status.self_doubt.reason}. The last verdicts stay.`]);
+  const cluster = status.cluster;
+  if (cluster && !cluster.connected) alerts.push(["mild", `Not connected to NATS, so that this server goes by its own view: ${cluster.error ?? "connecting"}.`]);
+  if (cluster?.problem) alerts.push(["mild", `The cluster: ${cluster.problem}.`]);
+  for (const node of cluster?.nodes ?? []) if (!node.counts && cluster.connected) alerts.push(["mild", `${node.name} has not been heard for ${lasting(node.heard_s)}; its view does not count.`]);
+  for (const one of status.overrides) for (const conflict of one.conflicts ?? []) alerts.push(["mild", `${one.target} ${one.state} overrode, without knowing of it: ${conflict}`]);
   if (status.reload.error) alerts.push(["mild", `The newest reload was refused, the configuration before serves on: ${status.reload.error}`]);
   for (const region of status.regions) for (const endpoint of region.endpoints) for (const warning of endpoint.warnings) alerts.push(["mild", `${region.name}/${endpoint.endpoint}: ${warning}`]);
   const drawn = alerts.map(([, text]) => text).join("\n");

@@ -2,6 +2,7 @@
 //! and builds the [`Config`]; where something is wrong the built parts are stand-ins that nobody sees.
 
 mod checks;
+mod cluster;
 mod damping;
 mod encrypted;
 mod learning;
@@ -58,6 +59,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
         admin: context.build_admin(&spec.admin),
         geo: context.build_geo(&spec.geo),
         latency: context.build_latency(&spec.latency, &spec.server.region),
+        cluster: spec.cluster.as_ref().map(|cluster| context.build_cluster(cluster)),
         regions: context.build_regions(locate),
         zones: context.build_zones(&spec.zones),
         checks,

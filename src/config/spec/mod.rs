@@ -2,6 +2,7 @@
 //! another is for `check` to say.
 
 mod checks;
+mod cluster;
 mod damping;
 mod endpoints;
 mod host;
@@ -20,6 +21,7 @@ use super::{
 };
 
 pub(crate) use checks::{CheckSpec, KindSpec, Needed};
+pub(crate) use cluster::{ClusterSpec, is_name_byte};
 pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use learning::LearningSpec;
@@ -34,6 +36,8 @@ pub(crate) struct Spec {
     pub admin: AdminSpec,
     pub geo: GeoSpec,
     pub latency: LatencySpec,
+    /// `None`: this server stands alone.
+    pub cluster: Option<ClusterSpec>,
     pub checks: Vec<CheckSpec>,
     pub regions: Vec<RegionSpec>,
     pub zones: Vec<ZoneSpec>,
@@ -59,6 +63,7 @@ pub(crate) fn read(tree: &DeTable<'_>, problems: &Problems) -> Spec {
         admin: server::read_admin(&section("admin", &keys::ADMIN)),
         geo: server::read_geo(&section("geo", &keys::GEO)),
         latency: server::read_latency(&section("latency", &keys::LATENCY)),
+        cluster: file.child("cluster", &keys::CLUSTER).map(|section| cluster::read(&section)),
         checks: named("checks", "[checks.web]").iter().map(|e| checks::read(e, problems)).collect(),
         regions: named("regions", "[regions.us]").iter().map(|e| regions::read(e, problems)).collect(),
         zones: named("zones", "[zones.\"geo.example.com\"]").iter().map(|e| zones::read(e, problems)).collect(),

@@ -8,6 +8,7 @@ use std::{
 use super::{Held, TargetStatus};
 use crate::health::{
     baseline::Baseline,
+    consensus::{Consensus, Sees},
     damping::{self, Damping},
     history::{History, Standing},
     probe::{ProbeError, ProbeResult},
@@ -45,6 +46,10 @@ pub(in crate::health) struct Entry {
     pub standing: Standing,
     pub since: SystemTime,
     pub held: Option<Held>,
+    /// What the servers of a cluster see together.
+    consensus: Option<Consensus>,
+    /// Since when what answers go by is what it is, while there is a consensus.
+    counts_since: SystemTime,
     pub last_result: Option<(SystemTime, Arc<ProbeResult>)>,
     pub last_error: Option<(SystemTime, ProbeError)>,
     pub connect: Option<Duration>,
@@ -83,6 +88,8 @@ impl Entry {
             standing: Standing::Untried,
             since: now,
             held: None,
+            consensus: None,
+            counts_since: now,
             last_result: None,
             last_error: None,
             connect: None,
@@ -113,6 +120,8 @@ impl Entry {
             history: self.history.clone(),
             connect: self.connect,
             baseline: self.baseline.clone(),
+            consensus: self.consensus,
+            counts_since: self.counts_since,
             ..Entry::new(target, self.state(), now)
         };
         entry.since = self.since;
@@ -256,6 +265,39 @@ impl Entry {
         }
     }
 
+    /// Takes in what the servers of a cluster see together. True when answers depend on the difference.
+    pub fn judge(&mut self, consensus: Option<Consensus>, wall: SystemTime) -> bool {
+        if self.consensus.is_none() {
+            self.counts_since = self.since;
+        }
+        let (before, was_bound) = (self.counts_as(), self.consensus.map(|consensus| consensus.may_turn));
+        self.consensus = consensus;
+        let now = self.counts_as();
+        let (endpoint, check) = (self.target.endpoint(), self.target.check_names.join(","));
+        let seen = consensus.map_or_else(|| "by this server alone".to_string(), |consensus| consensus.summary());
+        if now != before {
+            self.counts_since = wall;
+        }
+        match now {
+            _ if now == before => {}
+            Sees::Up => tracing::info!(%endpoint, %check, seen, "endpoint counts as up"),
+            Sees::Held | Sees::Down => {
+                tracing::warn!(%endpoint, %check, seen, "endpoint counts as {}", now.as_str());
+            }
+        }
+        now != before || consensus.map(|consensus| consensus.may_turn) != was_bound
+    }
+
+    /// What answers go by.
+    fn counts_as(&self) -> Sees {
+        match (self.consensus, self.damping.hold(), self.state()) {
+            (Some(consensus), _, _) => consensus.sees,
+            (None, Some(_), _) => Sees::Held,
+            (None, None, State::Up) => Sees::Up,
+            (None, None, State::Down) => Sees::Down,
+        }
+    }
+
     /// Its verdict is down, whatever it counts as.
     pub fn has_fallen(&self) -> bool {
         self.verdict.state() == State::Down
@@ -348,6 +390,8 @@ impl Entry {
         TargetStatus {
             target: self.target.clone(),
             state,
+            counts_as: self.counts_as(),
+            consensus: self.consensus,
             decided,
             in_doubt,
             checks_left,
@@ -355,6 +399,7 @@ impl Entry {
             kept: self.kept,
             held: self.held,
             since: self.since,
+            counts_since: if self.consensus.is_some() { self.counts_since } else { self.since },
             last_result: self.last_result.clone(),
             last_error: self.last_error.clone(),
             connect: self.connect,

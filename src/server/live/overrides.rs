@@ -46,11 +46,17 @@ impl Live {
         self.control().overrides.clone()
     }
 
+    /// A number that is the same on servers that know the same decisions.
+    pub fn overrides_digest(&self) -> u64 {
+        self.control().overrides.digest()
+    }
+
     /// Takes a decision in, publishes what follows from it, and keeps it on disk. Waits for the disk.
     ///
     /// # Errors
     /// It is about nothing, or there are too many.
-    pub fn decide(&self, new: Override) -> Result<Decided, Undecided> {
+    pub fn decide(&self, mut new: Override) -> Result<Decided, Undecided> {
+        new.node = self.cluster.node().unwrap_or_default();
         let mut decided = {
             let mut control = self.control();
             let matches = matched(&new.target, &control.world.plan);
@@ -64,9 +70,37 @@ impl Live {
             let stranded = (new.state == Decision::Down).then(|| stranded(&control)).flatten();
             Decided { matches, replaced, stranded, unkept: None }
         };
+        self.decided.send_modify(|count| *count += 1);
         decided.unkept = self.keep_overrides().err().map(|error| error.to_string());
         log(&new, &decided);
         Ok(decided)
+    }
+
+    /// Takes in decisions that another server knows, publishes what follows from them, and keeps them on disk. Waits for the disk.
+    pub fn learn(&self, from: &str, decisions: Vec<Override>) {
+        let news: Vec<Override> = {
+            let mut control = self.control();
+            let is_news = |new: &Override| control.overrides.merge(new.clone());
+            let news: Vec<Override> = decisions.into_iter().filter(is_news).collect();
+            if news.is_empty() {
+                return;
+            }
+            control.overrides.expire(unix_s(SystemTime::now()));
+            self.take_up_overrides(&mut control);
+            news
+        };
+        self.decided.send_modify(|count| *count += 1);
+        for o in news.iter().filter(|o| !o.over) {
+            let (target, state) = (o.target.to_string(), o.state.as_str());
+            let (who, why, node) = (&o.by, &o.reason, &o.node);
+            tracing::warn!(what = target, state, until = o.until, who, why, node, from, "override from the cluster");
+        }
+        let _told_in_the_log = self.keep_overrides();
+    }
+
+    /// Counts changes of what operators decided.
+    pub fn decided(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.decided.subscribe()
     }
 
     /// Ends overrides whose time has come; true when the list on disk is to be written anew.
@@ -104,9 +138,10 @@ impl Live {
     }
 }
 
-/// What was kept by the process before, without what ended meanwhile.
-pub(super) fn recall(state: &crate::server::state::StateDir) -> Overrides {
+/// What was kept by the process before, without what ended meanwhile; `node`: this server's name in a cluster.
+pub(super) fn recall(state: &crate::server::state::StateDir, node: Option<&str>) -> Overrides {
     let mut overrides: Overrides = state.read(overrides::FILE).unwrap_or_default();
+    overrides.adopt(node.unwrap_or_default());
     overrides.expire(unix_s(SystemTime::now()));
     for o in overrides.list() {
         let (target, state) = (o.target.to_string(), o.state.as_str());

@@ -66,6 +66,7 @@ fn config(zones: Vec<Zone>) -> Config {
             rebuild_interval: Duration::from_secs(300),
             learning: Learning::default(),
         },
+        cluster: None,
         checks: Vec::new(),
         regions: vec![
             region("us", addresses(&["192.0.2.10"])),

@@ -1,0 +1,461 @@
+//! What servers say to each other, as it goes over the wire: JSON that people can read with `nats sub`, packed where it is long.
+//! Knows nothing of NATS, and trusts nothing that it reads.
+//!
+//! **Versions.** Every message says in which schema it was written (`v`) and which is the oldest whose readers understand it
+//! (`needs`). What a reader does not know in a message is left aside. So a new field raises `v` alone, and what would mislead
+//! readers of the version before is sent only by the version after next.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::health::{
+    consensus::{Sees, View},
+    identity::Identity,
+};
+
+/// The schema that this version writes.
+pub const SCHEMA: u32 = 1;
+/// The oldest schema whose readers understand what this version writes.
+const NEEDS: u32 = 1;
+/// Longer messages are packed, in bytes.
+const PACK_ABOVE: usize = 1024;
+/// Most bytes of a message once it is unpacked.
+const BYTES_MAX: usize = 8 << 20;
+/// How a packed message begins (RFC 8878 §3.1.1).
+const PACKED: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Most observations in one message: with long delays in all of them it stays below the megabyte that NATS allows.
+pub const OBSERVATIONS_AT_ONCE: usize = 5_000;
+/// Most decisions in one message.
+pub const DECISIONS_AT_ONCE: usize = 500;
+
+/// Everything that can be said at once. Who says it stands in the subject, which NATS can hold the sender to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The sender is there, and stands by what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beat: Option<Beat>,
+    /// Views that have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<Delta>,
+    /// A part of all views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+    /// The sender wants to know something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<Ask>,
+    /// What operators decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
+}
+
+/// Said every two seconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Another number for every start of the sender, and for every list of targets.
+    pub run: u64,
+    /// The number of the newest delta.
+    pub seq: u64,
+    /// Counts the beats of a run.
+    pub beat: u64,
+    /// Views that it has.
+    #[serde(default)]
+    pub targets: u64,
+    /// A digest of the decisions that it knows.
+    #[serde(default)]
+    pub decisions: u64,
+    /// Version of the program, for people.
+    #[serde(default)]
+    pub version: String,
+    /// It distrusts itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubts: bool,
+    /// Servers whose view counts with it, itself included: fewer than elsewhere where it does not hear all.
+    #[serde(default)]
+    pub hears: u32,
+}
+
+/// Views that changed with the delta before.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    /// As in [`Beat::run`].
+    pub run: u64,
+    /// One more than that of the delta before; the first of a run is 1.
+    pub seq: u64,
+    /// The views.
+    pub views: Vec<Observation>,
+}
+
+/// All views, in parts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// As in [`Beat::run`].
+    pub run: u64,
+    /// The newest delta that is in it.
+    pub seq: u64,
+    /// Which part, from 0 up.
+    pub part: u32,
+    /// How many there are.
+    pub parts: u32,
+    /// The views of this part.
+    pub views: Vec<Observation>,
+}
+
+/// What somebody wants to know.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Of whom; `None`: of everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+    /// All views.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub views: bool,
+    /// All decisions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub decisions: bool,
+}
+
+/// How the sender sees a target. Times are spans, so that no clock needs to be right.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The target.
+    #[serde(rename = "k", with = "hex")]
+    pub target: Identity,
+    /// What is seen.
+    #[serde(rename = "s", default, skip_serializing_if = "Seen::is_up")]
+    pub seen: Seen,
+    /// The sender abstains.
+    #[serde(rename = "w", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_weak: bool,
+    /// Since when it is so: so many seconds ago.
+    #[serde(rename = "a", default, skip_serializing_if = "is_zero")]
+    pub age_s: u64,
+    /// Connect time of the newest probe that connected, in microseconds; 0: none did.
+    #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
+    pub connect_us: u64,
+    /// In doubt: it may be otherwise within so many milliseconds; 0: it is not.
+    #[serde(rename = "d", default, skip_serializing_if = "is_zero")]
+    pub doubt_ms: u64,
+}
+
+/// What is seen of a target, by one letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Seen {
+    /// `u`
+    #[default]
+    Up,
+    /// `h`
+    Held,
+    /// `d`
+    Down,
+    /// `-`, or what a later version says: no view.
+    Nothing,
+}
+
+/// What an operator decided about regions or endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// One more than the highest that the deciding server knew.
+    pub counter: u64,
+    /// The deciding server.
+    pub node: String,
+    /// `region` or `region/endpoint`, by name or with stars.
+    pub target: String,
+    /// `up`, `drain`, `down` or `auto`.
+    pub state: String,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Who.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// When, Unix time in seconds by the deciding server's clock: for people.
+    #[serde(default)]
+    pub since: u64,
+    /// It ends in so many seconds; `None`: not by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
+    /// Its time is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over: bool,
+    /// What its server knew when it was made: of each other server the highest counter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knows: Vec<(u64, String)>,
+    /// Decisions that it overrode without its operator knowing, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
+}
+
+/// Why a message was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is no message.
+    #[error("it is no message: {0}")]
+    Garbage(String),
+    /// It would be too large.
+    #[error("it is larger than {} MiB", BYTES_MAX >> 20)]
+    TooLarge,
+    /// It is from a version too far ahead.
+    #[error(
+        "it needs schema {needs}, and this version reads up to {SCHEMA}; bring the servers to versions next to each other"
+    )]
+    TooNew {
+        /// The oldest schema that can read it.
+        needs: u32,
+    },
+}
+
+/// What says whether the rest can be read.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    needs: u32,
+}
+
+#[derive(Serialize)]
+struct Written<'m> {
+    v: u32,
+    needs: u32,
+    say: &'m Message,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    say: Message,
+}
+
+impl Message {
+    /// As it goes over the wire.
+    pub fn encode(&self) -> Vec<u8> {
+        let written = Written { v: SCHEMA, needs: NEEDS, say: self };
+        let plain = serde_json::to_vec(&written).expect("a message has nothing that JSON cannot say");
+        match plain.len() > PACK_ABOVE {
+            true => zstd::bulk::compress(&plain, 1).unwrap_or(plain),
+            false => plain,
+        }
+    }
+
+    /// Reads what came over the wire.
+    ///
+    /// # Errors
+    /// It is none of ours, or too new.
+    pub fn decode(bytes: &[u8]) -> Result<Message, Unreadable> {
+        if bytes.len() > BYTES_MAX {
+            return Err(Unreadable::TooLarge);
+        }
+        let unpacked;
+        let plain = match bytes.starts_with(&PACKED) {
+            false => bytes,
+            true => {
+                unpacked = zstd::bulk::decompress(bytes, BYTES_MAX).map_err(|error| garbage(&error))?;
+                &unpacked[..]
+            }
+        };
+        let head: Head = serde_json::from_slice(plain).map_err(|error| garbage(&error))?;
+        if head.needs > SCHEMA {
+            return Err(Unreadable::TooNew { needs: head.needs });
+        }
+        let read: Read = serde_json::from_slice(plain).map_err(|error| garbage(&error))?;
+        Ok(read.say)
+    }
+}
+
+fn garbage(error: &dyn std::fmt::Display) -> Unreadable {
+    const SHOWN_MAX: usize = 200;
+    Unreadable::Garbage(error.to_string().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect())
+}
+
+impl Observation {
+    /// That there is no view of a target.
+    pub fn nothing(target: Identity) -> Observation {
+        Observation { target, seen: Seen::Nothing, is_weak: false, age_s: 0, connect_us: 0, doubt_ms: 0 }
+    }
+
+    /// What it means for a verdict; `None`: nothing.
+    pub fn view(&self) -> Option<View> {
+        let sees = match self.seen {
+            Seen::Up => Sees::Up,
+            Seen::Held => Sees::Held,
+            Seen::Down => Sees::Down,
+            Seen::Nothing => return None,
+        };
+        let may_turn = (self.doubt_ms > 0).then(|| Duration::from_millis(self.doubt_ms));
+        Some(View { sees, is_firm: !self.is_weak, may_turn })
+    }
+}
+
+impl Seen {
+    fn is_up(&self) -> bool {
+        *self == Seen::Up
+    }
+}
+
+impl From<Sees> for Seen {
+    fn from(sees: Sees) -> Seen {
+        match sees {
+            Sees::Up => Seen::Up,
+            Sees::Held => Seen::Held,
+            Sees::Down => Seen::Down,
+        }
+    }
+}
+
+impl Serialize for Seen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Seen::Up => "u",
+            Seen::Held => "h",
+            Seen::Down => "d",
+            Seen::Nothing => "-",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Seen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seen, D::Error> {
+        Ok(match &*String::deserialize(deserializer)? {
+            "u" => Seen::Up,
+            "h" => Seen::Held,
+            "d" => Seen::Down,
+            _ => Seen::Nothing,
+        })
+    }
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A number as sixteen digits: not every reader of JSON keeps all bits of a large one.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(n: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{n:016x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        u64::from_str_radix(&String::deserialize(deserializer)?, 16).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn full() -> Message {
+        Message {
+            beat: Some(Beat {
+                run: 7,
+                seq: 3,
+                beat: 9,
+                targets: 2,
+                version: "0.1.0".into(),
+                hears: 3,
+                ..Beat::default()
+            }),
+            delta: Some(Delta {
+                run: 7,
+                seq: 3,
+                views: vec![
+                    Observation { age_s: 40, connect_us: 12_345, ..up(0xfedc_ba98_7654_3210) },
+                    Observation { seen: Seen::Down, is_weak: true, doubt_ms: 2000, ..up(1) },
+                    Observation::nothing(2),
+                ],
+            }),
+            ..Message::default()
+        }
+    }
+
+    fn up(target: Identity) -> Observation {
+        Observation { seen: Seen::Up, ..Observation::nothing(target) }
+    }
+
+    #[test]
+    fn the_wire_form_is_read_by_people_and_stays_what_it_is() {
+        let bytes = full().encode();
+        let expected = concat!(
+            r#"{"v":1,"needs":1,"say":{"beat":{"run":7,"seq":3,"beat":9,"targets":2,"decisions":0,"version":"0.1.0","hears":3},"#,
+            r#""delta":{"run":7,"seq":3,"views":[{"k":"fedcba9876543210","a":40,"c":12345},"#,
+            r#"{"k":"0000000000000001","s":"d","w":true,"d":2000},{"k":"0000000000000002","s":"-"}]}}}"#,
+        );
+        assert_eq!(std::str::from_utf8(&bytes).unwrap(), expected);
+        assert_eq!(Message::decode(&bytes), Ok(full()));
+    }
+
+    #[test]
+    fn what_a_version_ahead_adds_is_left_aside() {
+        let text = r#"{"v":2,"needs":1,"more":1,"say":{"song":[1],"beat":{"run":7,"seq":3,"beat":9,"tune":"a"},
+            "delta":{"run":7,"seq":3,"views":[{"k":"1","s":"quite up","x":{}},{"k":"2","mood":1}]}}}"#;
+        let message = Message::decode(text.as_bytes()).unwrap();
+        assert_eq!(message.beat, Some(Beat { run: 7, seq: 3, beat: 9, ..Beat::default() }));
+        assert_eq!(message.delta.unwrap().views, [Observation::nothing(1), up(2)]);
+    }
+
+    #[test]
+    fn what_is_too_far_ahead_is_refused_with_what_to_do() {
+        let refused = Message::decode(br#"{"v":9,"needs":8,"say":"la la"}"#).unwrap_err();
+        assert_eq!(refused, Unreadable::TooNew { needs: 8 });
+        assert!(refused.to_string().contains("bring the servers to versions next to each other"), "{refused}");
+    }
+
+    #[test]
+    fn a_long_message_is_packed_and_read_again() {
+        let views: Vec<Observation> = (0..OBSERVATIONS_AT_ONCE as u64)
+            .map(|n| Observation {
+                seen: Seen::Down,
+                is_weak: true,
+                age_s: 1_000_000_000 + n,
+                connect_us: 100_000_000 + n,
+                doubt_ms: 100_000 + n,
+                ..up(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            })
+            .collect();
+        let message =
+            Message { snapshot: Some(Snapshot { parts: 1, views, ..Snapshot::default() }), ..Message::default() };
+        let bytes = message.encode();
+        assert!(bytes.starts_with(&PACKED) && bytes.len() < 300_000, "{} bytes", bytes.len());
+        assert_eq!(Message::decode(&bytes), Ok(message));
+    }
+
+    #[test]
+    fn garbage_is_told_from_messages() {
+        let bomb = zstd::bulk::compress(&vec![b' '; BYTES_MAX + 1], 1).unwrap();
+        let cut = &full().encode()[..50];
+        let deep = "[".repeat(100_000);
+        for bytes in [&b""[..], b"hello", b"{}", b"\x28\xb5\x2f\xfdnonsense", b"\xff\xfe", cut, &bomb, deep.as_bytes()]
+        {
+            let told = Message::decode(bytes).unwrap_err();
+            assert!(matches!(told, Unreadable::Garbage(_)), "{told}");
+        }
+        assert_eq!(Message::decode(&vec![b' '; BYTES_MAX + 1]), Err(Unreadable::TooLarge));
+    }
+
+    proptest! {
+        /// Whatever NATS hands on is a message or an error, and never the end of the task.
+        #[test]
+        fn spoilt_messages_are_messages_or_errors(
+            spoilt in vec((any::<Index>(), any::<u8>()), 0..8),
+            cut in option::of(any::<Index>()),
+            is_packed: bool,
+        ) {
+            let mut bytes = full().encode();
+            if is_packed {
+                bytes = zstd::bulk::compress(&bytes, 1).unwrap();
+            }
+            for (at, byte) in spoilt {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            if let Ok(message) = Message::decode(&bytes) {
+                let again = Message::decode(&message.encode());
+                prop_assert_eq!(again, Ok(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Subjects: who says what to whom. The sender stands in the subject, so that NATS can hold each server to its own name
+//! (`publish: "PREFIX.NAME.>"`), and what a message says of its sender needs no belief.
+
+/// Longest name of a node or prefix, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// What a message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topic {
+    /// `PREFIX.NODE.health`: beats, and views that changed.
+    Health,
+    /// `PREFIX.NODE.ask`: questions.
+    Ask,
+    /// `PREFIX.NODE.decide`: a new decision of an operator.
+    Decide,
+    /// `PREFIX.NODE.to.PEER`: the answer to a question of PEER's.
+    To(String),
+}
+
+/// The subject under which `node` speaks.
+pub fn subject(prefix: &str, node: &str, topic: &Topic) -> String {
+    match topic {
+        Topic::Health => format!("{prefix}.{node}.health"),
+        Topic::Ask => format!("{prefix}.{node}.ask"),
+        Topic::Decide => format!("{prefix}.{node}.decide"),
+        Topic::To(peer) => format!("{prefix}.{node}.to.{peer}"),
+    }
+}
+
+/// What `node` listens to.
+pub fn subscriptions(prefix: &str, node: &str) -> [String; 4] {
+    [
+        format!("{prefix}.*.health"),
+        format!("{prefix}.*.ask"),
+        format!("{prefix}.*.decide"),
+        format!("{prefix}.*.to.{node}"),
+    ]
+}
+
+/// Who speaks, and of what; `None` for a subject that is none of ours.
+pub fn parse(prefix: &str, subject: &str) -> Option<(String, Topic)> {
+    let rest = subject.strip_prefix(prefix)?.strip_prefix('.')?;
+    let (node, topic) = rest.split_once('.')?;
+    let topic = match topic {
+        "health" => Topic::Health,
+        "ask" => Topic::Ask,
+        "decide" => Topic::Decide,
+        _ => Topic::To(topic.strip_prefix("to.").filter(|peer| is_name(peer))?.to_string()),
+    };
+    is_name(node).then(|| (node.to_string(), topic))
+}
+
+/// True for a name that can stand in a subject.
+pub fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_read_as_it_was_written() {
+        for topic in [Topic::Health, Topic::Ask, Topic::Decide, Topic::To("eu-1".into())] {
+            let text = subject("dns.prod", "us_1", &topic);
+            assert_eq!(parse("dns.prod", &text), Some(("us_1".into(), topic)), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_subjects_are_nobodys() {
+        for text in
+            ["", "isochrone", "isochrone.", "isochrone.a", "isochrone.a.sing", "isochrone.a.to.", "isochrone.a.to.b.c"]
+        {
+            assert_eq!(parse("isochrone", text), None, "{text}");
+        }
+        for text in
+            ["isochroneX.a.health", "other.a.health", "isochrone..health", "isochrone.a b.health", "isochrone.ü.ask"]
+        {
+            assert_eq!(parse("isochrone", text), None, "{text}");
+        }
+    }
+}
