@@ -104,7 +104,7 @@ struct Control {
     region: Option<String>,
     /// From the file, until there is a table of those that are asked.
     silence: Option<Silence>,
-    /// What is in the file: the store's generation, and how many networks had been asked.
+    /// What is in the file: the store's generation, and how much had been taken in and asked.
     written: (u64, u64),
 }
 
@@ -194,7 +194,7 @@ impl Learning {
         self.cells(config, now_s).into_iter().map(row).collect()
     }
 
-    /// Counts up whenever [`Learning::cells`] may have changed other than by growing older.
+    /// Counts up whenever [`Learning::cells`] have changed so much that estimates may.
     pub fn generation(&self) -> u64 {
         self.control().store.generation()
     }
@@ -314,7 +314,7 @@ impl Learning {
     }
 
     fn present(&self, control: &Control) -> (u64, u64) {
-        (control.store.generation(), self.outcome().asked)
+        (control.store.generation(), control.store.taken() + self.outcome().asked)
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

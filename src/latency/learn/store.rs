@@ -39,6 +39,7 @@ pub struct Store {
     /// When a client subnet came from networks that are not measured yet: a query comes before its connection's end.
     unmeasured_subnets: HashMap<Network, u64>,
     generation: u64,
+    taken: u64,
     jumps: u64,
 }
 
@@ -102,7 +103,8 @@ impl Store {
         if !BELIEVED_US.contains(&sample_us) {
             return Taken::Refused;
         }
-        self.generation += 1;
+        self.taken += 1;
+        let before = self.of(network, now_s);
         let entry = match self.networks.entry(network) {
             Occupied(known) => {
                 let entry = known.into_mut();
@@ -118,6 +120,9 @@ impl Store {
         };
         entry.weigh(1.0, now_s);
         let taken = Taken::In { samples: entry.path.samples(now_s), is_in_doubt: entry.path.is_in_doubt() };
+        if before.is_none_or(|before| self.of(network, now_s).is_none_or(|after| before.differs_from(&after))) {
+            self.generation += 1;
+        }
         if self.networks.len() > NETWORKS_MAX + NEWCOMERS_MAX {
             self.put_out_the_lightest(now_s);
         }
@@ -166,7 +171,13 @@ impl Store {
         self.networks.is_empty()
     }
 
-    /// Counts up whenever what is known changes.
+    /// Round trips taken in.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Counts up whenever what is known changes so much that estimates may: networks that come and go, levels that move by more than
+    /// a millisecond, each of the first samples, and later twice as many.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -230,6 +241,16 @@ impl Store {
             as_light -= usize::from(goes && weight == limit);
             !goes
         });
+    }
+}
+
+impl Measured {
+    /// Estimates may differ, too.
+    fn differs_from(&self, other: &Measured) -> bool {
+        /// From here on one more sample says little.
+        const MANY: u32 = 8;
+        let carries = |known: &Measured| known.samples.min(MANY) + known.samples.max(MANY).ilog2();
+        (self.rtt_ms - other.rtt_ms).abs() > 1.0 || carries(self) != carries(other)
     }
 }
 
@@ -316,6 +337,14 @@ mod tests {
         let mut changed = |store: &Store| std::mem::replace(&mut generation, store.generation()) != store.generation();
         store.take(eu, 20_000, NOW_S);
         assert!(changed(&store));
+        store.take(eu, 20_000, NOW_S);
+        assert!(changed(&store), "twice as many");
+        for _ in 0..7 {
+            store.take(eu, 20_000, NOW_S);
+        }
+        assert!(changed(&store), "many");
+        store.take(eu, 20_100, NOW_S);
+        assert!(!changed(&store), "one more than many");
         store.note_subnet(eu, NOW_S);
         assert!(changed(&store));
         store.note_subnet(eu, NOW_S + 1);
