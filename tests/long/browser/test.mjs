@@ -97,6 +97,7 @@ try {
   await page.locator("#explain input[name=client]").fill("81.2.69.7");
   await page.locator("#explain button").click();
   await until("the explanation once more", async () => (await page.locator("#explanation tr.chosen").count()) === 1);
+  await page.screenshot({ path: join(folder, "dashboard.png"), fullPage: true, clip: { x: 0, y: 0, width: 1360, height: 1400 } });
 
   // A failure is shown within moments, and its end.
   healthy.eu = false;
