@@ -87,7 +87,7 @@ fn the_page_asks_nothing_of_anybody_else() {
 fn the_stream_tells_the_status_where_queries_come_from_and_every_change() {
     let folder = Folder::with_config(CONFIG);
     let server = start(&folder);
-    for n in 0..600 {
+    for n in 0..1500 {
         server.ask(&query([[81, 2, 69], [8, 8, 8], [202, 12, 29]][n % 3]));
     }
     let countries = wait_for("samples", || {
@@ -103,7 +103,7 @@ fn the_stream_tells_the_status_where_queries_come_from_and_every_change() {
     let mut events = follow(&server);
     let (name, status) = events.next().unwrap();
     assert_eq!((name.as_str(), status["regions"][1]["name"].as_str()), ("status", Some("eu")));
-    assert_eq!(status["queries"]["total"].as_u64(), Some(600));
+    assert_eq!(status["queries"]["total"].as_u64(), Some(1500));
     let (name, traffic) = events.next().unwrap();
     assert_eq!((name.as_str(), traffic["sources"].as_array().unwrap().len()), ("traffic", countries.len()));
     let done = folder.run(&["drain", "eu", "--reason", "new switch", "--admin", &server.admin_url()]);
