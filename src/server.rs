@@ -2,6 +2,7 @@
 
 pub mod endpoints;
 pub mod estimates;
+mod eyes;
 mod files;
 pub mod identity;
 pub mod learning;
@@ -381,9 +382,9 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     tracing::info!("reloading: {why}");
     let before = live.world();
     let running = before.clone();
-    let learning = live.learning.clone();
+    let live_then = live.clone();
     let load = move || {
-        let learnt = |config: &Config| learning.rows(config, world::unix_s(SystemTime::now()));
+        let learnt = |config: &Config| eyes::rows(&live_then, config);
         World::load_after(&running.path, Past { before: Some(&running), learnt: Some(&learnt) })
     };
     let loaded = tokio::task::spawn_blocking(load).await;

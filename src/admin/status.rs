@@ -122,6 +122,12 @@ pub struct NodeStatus {
     pub self_doubt: bool,
     /// Servers whose views count with it, itself included.
     pub hears: u32,
+    /// The region that it measures round trips from; `None`: it has told of none.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Networks whose round trip it measured, as far as they are known here.
+    #[serde(default)]
+    pub networks: u64,
     /// What is wrong with what it says.
     pub problem: Option<String>,
 }

@@ -172,8 +172,11 @@ fn cluster(head: &mut Lines, cluster: Option<&ClusterStatus>, now_s: u64) {
         } else {
             String::new()
         };
+        let region = node.region.iter();
+        let measured: String =
+            region.map(|region| format!(", measured {} networks from {region}", node.networks)).collect();
         let problem = node.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
-        head.add("", &format!("{} {state}{hears}{problem}", node.name));
+        head.add("", &format!("{} {state}{hears}{measured}{problem}", node.name));
     }
 }
 
@@ -515,6 +518,8 @@ mod tests {
             targets: 3,
             self_doubt: false,
             hears,
+            region: None,
+            networks: 0,
             problem: None,
         };
         let told = |cluster: &ClusterStatus| {
@@ -532,14 +537,14 @@ mod tests {
             round_trip_ms: Some(0.4),
             quorum: 0.5,
             nodes: vec![
-                node("ap-1", true, 3),
+                NodeStatus { region: Some("ap".into()), networks: 12, ..node("ap-1", true, 3) },
                 node("ap-2", true, 2),
                 NodeStatus { problem: Some("it is no message".into()), ..node("eu-1", false, 0) },
             ],
         };
         let ago = span(400);
         let expected = format!(
-            "cluster   us-1, 3 of 4 servers count, connected to nats-us for {ago}\n          ap-1 counts\n          \
+            "cluster   us-1, 3 of 4 servers count, connected to nats-us for {ago}\n          ap-1 counts, measured 12 networks from ap\n          \
              ap-2 counts, hears 2\n          eu-1 not heard for {ago}: it is no message\n"
         );
         assert_eq!(told(&status), expected);

@@ -15,7 +15,7 @@ use crate::health::{
 };
 
 /// The schema that this version writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 /// The oldest schema whose readers understand what this version writes.
 const NEEDS: u32 = 1;
 /// Longer messages are packed, in bytes.
@@ -47,6 +47,9 @@ pub struct Message {
     /// What operators decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decision>,
+    /// Round trips that the sender measured, or a part of them. Since schema 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cells: Option<Cells>,
 }
 
 /// Said every two seconds.
@@ -113,6 +116,38 @@ pub struct Ask {
     /// All decisions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub decisions: bool,
+    /// All measured round trips. Since schema 2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cells: bool,
+}
+
+/// Round trips that the sender measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cells {
+    /// The region that it stands in, by name.
+    pub region: String,
+    /// The networks.
+    pub networks: Vec<Cell>,
+}
+
+/// One network's round trip.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// An IPv4 /24 or an IPv6 /56.
+    #[serde(rename = "n")]
+    pub network: String,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    pub rtt_ms: f32,
+    /// Samples behind it.
+    #[serde(rename = "c")]
+    pub samples: u32,
+    /// The newest of them came so many seconds ago.
+    #[serde(rename = "a", default, skip_serializing_if = "is_zero")]
+    pub age_s: u64,
+    /// Its resolvers send client subnets.
+    #[serde(rename = "e", default, skip_serializing_if = "std::ops::Not::not")]
+    pub sends_subnets: bool,
 }
 
 /// How the sender sees a target. Times are spans, so that no clock needs to be right.
@@ -377,7 +412,7 @@ mod tests {
     fn the_wire_form_is_read_by_people_and_stays_what_it_is() {
         let bytes = full().encode();
         let expected = concat!(
-            r#"{"v":1,"needs":1,"say":{"beat":{"run":7,"seq":3,"beat":9,"targets":2,"decisions":0,"version":"0.1.0","hears":3},"#,
+            r#"{"v":2,"needs":1,"say":{"beat":{"run":7,"seq":3,"beat":9,"targets":2,"decisions":0,"version":"0.1.0","hears":3},"#,
             r#""delta":{"run":7,"seq":3,"views":[{"k":"fedcba9876543210","a":40,"c":12345},"#,
             r#"{"k":"0000000000000001","s":"d","w":true,"d":2000},{"k":"0000000000000002","s":"-"}]}}}"#,
         );
@@ -387,7 +422,7 @@ mod tests {
 
     #[test]
     fn what_a_version_ahead_adds_is_left_aside() {
-        let text = r#"{"v":2,"needs":1,"more":1,"say":{"song":[1],"beat":{"run":7,"seq":3,"beat":9,"tune":"a"},
+        let text = r#"{"v":3,"needs":1,"more":1,"say":{"song":[1],"beat":{"run":7,"seq":3,"beat":9,"tune":"a"},
             "delta":{"run":7,"seq":3,"views":[{"k":"1","s":"quite up","x":{}},{"k":"2","mood":1}]}}}"#;
         let message = Message::decode(text.as_bytes()).unwrap();
         assert_eq!(message.beat, Some(Beat { run: 7, seq: 3, beat: 9, ..Beat::default() }));

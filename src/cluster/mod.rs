@@ -1,4 +1,4 @@
-//! Servers that share what they see, over NATS: how each sees every target, and what operators decided. Soft state only: who says
+//! Servers that share what they see, over NATS: how each sees every target, what each measured, and what operators decided. Soft state only: who says
 //! something says it again, and what is not said again stops to count. Nothing here is on the way of a query, and nothing that goes
 //! wrong here takes more than the others' views away. Knows nothing of DNS.
 
@@ -10,18 +10,23 @@ use std::{
 use tokio::sync::watch;
 
 pub mod exchange;
+mod latencies;
 pub mod message;
 mod nats;
 mod node;
 mod peers;
 pub mod subject;
 
-pub use self::peers::Seen;
 use self::{
     exchange::{Exchange, Link, LinkState, Traffic},
+    latencies::Latencies,
     message::Decision,
     node::Member,
     peers::Peers,
+};
+pub use self::{
+    latencies::{Cell, Own},
+    peers::Seen,
 };
 use crate::{
     config::model,
@@ -49,6 +54,7 @@ pub struct Cluster {
     config: watch::Sender<Option<Arc<model::Cluster>>>,
     link: Link,
     shared: Mutex<Shared>,
+    latencies: Mutex<Latencies>,
 }
 
 /// What the member knows and others look at.
@@ -84,6 +90,8 @@ pub struct View {
     pub problem: Option<String>,
     /// Messages that could not be read.
     pub rejected: u64,
+    /// Figures of measured round trips that were left out.
+    pub left_out: u64,
     /// The other servers by name.
     pub nodes: Vec<NodeView>,
 }
@@ -105,6 +113,8 @@ pub struct NodeView {
     pub doubts: bool,
     /// Servers whose views count with it, itself included.
     pub hears: u32,
+    /// Where it measures from, and how many of its networks are known here; `None`: nothing was heard of any.
+    pub measured: Option<(String, usize)>,
     /// What is wrong with what it says.
     pub problem: Option<String>,
 }
@@ -122,7 +132,12 @@ pub struct SeenBy {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Cluster { config: watch::Sender::new(None), link: Link::default(), shared: Mutex::default() }
+        Cluster {
+            config: watch::Sender::new(None),
+            link: Link::default(),
+            shared: Mutex::default(),
+            latencies: Mutex::default(),
+        }
     }
 }
 
@@ -146,7 +161,7 @@ impl Cluster {
     /// What people are told; `None` when this server stands alone.
     pub fn view(&self, now: Instant) -> Option<View> {
         let config = self.config.borrow().clone()?;
-        let shared = self.shared();
+        let (shared, latencies) = (self.shared(), self.latencies());
         let nodes = shared.peers.iter().map(|(name, peer)| NodeView {
             name: name.to_string(),
             version: peer.beat.version.clone(),
@@ -155,6 +170,7 @@ impl Cluster {
             targets: peer.views_count(),
             doubts: peer.beat.doubts,
             hears: peer.beat.hears,
+            measured: latencies.of(name).map(|(region, networks)| (region.to_string(), networks)),
             problem: peer.problem().map(str::to_string),
         });
         let link = self.link.state();
@@ -169,6 +185,7 @@ impl Cluster {
             round_trip: shared.round_trip.filter(|_| link.server.is_some()),
             problem: problems.into_iter().flatten().reduce(|all, next| format!("{all}; {next}")),
             rejected: shared.rejected,
+            left_out: latencies.left_out(),
             nodes: nodes.collect(),
             config,
             link,
@@ -185,6 +202,25 @@ impl Cluster {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Takes up what this server measured, to tell the others of it; `None`: it does not learn.
+    pub fn measure(&self, own: Option<Own>) {
+        self.latencies().measure(own);
+    }
+
+    /// What the others measured: the region of each by its name, and its networks in no order.
+    pub fn measured(&self, now: Instant) -> Vec<(String, Vec<Cell>)> {
+        self.latencies().heard(now)
+    }
+
+    /// Counts up whenever [`Cluster::measured`] changes so much that estimates may.
+    pub fn measured_generation(&self) -> u64 {
+        self.latencies().generation()
+    }
+
+    fn latencies(&self) -> MutexGuard<'_, Latencies> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -219,6 +255,7 @@ pub async fn run(cluster: Arc<Cluster>, board: Arc<Board>, decisions: Arc<dyn De
         }
         if configured.borrow().is_none() {
             *cluster.shared() = Shared::default();
+            cluster.latencies().forget();
             let all = board.snapshot();
             let alone: Vec<_> = (0..all.statuses.len() as u32).map(|id| (TargetId(id), None)).collect();
             board.judge(all.epoch, &alone, now().1);

@@ -1,6 +1,8 @@
 //! This server among the others: tells them what it sees, hears what they see, and gives the board what follows. Knows nothing of what
 //! carries messages.
 
+mod measured;
+
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     time::{Duration, Instant, SystemTime},
@@ -14,6 +16,7 @@ use tokio::{
 use super::{
     Cluster, Decisions, Shared,
     exchange::{Event, Exchange, random},
+    latencies::Teller,
     message::{Ask, Beat, DECISIONS_AT_ONCE, Delta, Message, OBSERVATIONS_AT_ONCE, Observation, Seen, Snapshot},
     now,
     peers::{FRESH_FOR, Taken},
@@ -44,6 +47,8 @@ const ANSWER_AGAIN: Duration = Duration::from_millis(300);
 /// A server whose decisions still differ from ours after we asked for them is asked again after so long, then twice as long.
 const COMPARE_AGAIN_MIN: Duration = Duration::from_secs(1);
 const COMPARE_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// From one telling of measured round trips to the next.
+const TELL_MEASURED_EVERY: Duration = Duration::from_secs(2);
 /// Runs of our own that may still come back to us.
 const RUNS_MAX: usize = 8;
 
@@ -59,6 +64,7 @@ struct Told {
 enum What {
     Views,
     Decisions,
+    Cells,
 }
 
 /// Digests of decisions that differed when a server was asked for them.
@@ -100,6 +106,8 @@ pub(super) struct Member<'c> {
     decided: u64,
     /// What is seen otherwise and was not judged since.
     touched: Vec<TargetId>,
+    /// What the others were told of measured round trips.
+    teller: Teller,
 }
 
 impl<'c> Member<'c> {
@@ -133,6 +141,7 @@ impl<'c> Member<'c> {
             compared: HashMap::new(),
             decided: 0,
             touched: Vec::new(),
+            teller: Teller::default(),
         }
     }
 
@@ -146,6 +155,7 @@ impl<'c> Member<'c> {
             ticks
         };
         let (mut beat, mut look) = (every(BEAT_EVERY), every(LOOK_EVERY));
+        let mut tell_measured = every(TELL_MEASURED_EVERY);
         let mut told = tokio::time::Instant::now();
         let mut judged = told;
         changes.mark_changed();
@@ -168,6 +178,7 @@ impl<'c> Member<'c> {
                 }
                 _ = beat.tick() => self.beat(),
                 _ = look.tick() => self.look(),
+                _ = tell_measured.tick() => self.tell_measured(),
             }
         }
     }
@@ -187,7 +198,7 @@ impl<'c> Member<'c> {
         (self.echo_at, _) = now();
         self.settled_at = self.echo_at + SETTLES_IN;
         self.beat();
-        self.say(Topic::Ask, &asking(Ask { of: None, views: true, decisions: true }));
+        self.say(Topic::Ask, &asking(Ask { of: None, views: true, decisions: true, cells: true }));
     }
 
     fn beat(&mut self) {
@@ -338,9 +349,12 @@ impl<'c> Member<'c> {
                 beat.map(|beat| shared.peers.beat(from, beat, at)),
             ],
             Topic::To(_) => [snapshot.map(|part| shared.peers.snapshot(from, part, at, wall)), None],
-            Topic::Ask | Topic::Decide => [None, None],
+            Topic::Ask | Topic::Decide | Topic::Latency => [None, None],
         };
         drop(shared);
+        if let (Topic::Latency | Topic::To(_), Some(cells)) = (topic, &message.cells) {
+            self.cluster.latencies().take(from, cells, at);
+        }
         for taken in taken.into_iter().flatten() {
             all.targets.extend(taken.targets);
             all.asks |= taken.asks;
@@ -350,8 +364,10 @@ impl<'c> Member<'c> {
             tracing::info!(node = from, "server of the cluster is heard; its view counts");
         }
         let lacks_decisions = digest.is_some_and(|digest| self.lacks_decisions(from, digest, at));
-        if all.asks || lacks_decisions {
-            let ask = Ask { of: Some(from.to_string()), views: all.asks, decisions: lacks_decisions };
+        let lacks_cells = all.is_new && self.was_away(at);
+        if all.asks || lacks_decisions || lacks_cells {
+            let of = Some(from.to_string());
+            let ask = Ask { of, views: all.asks, decisions: lacks_decisions, cells: lacks_cells };
             self.say(Topic::Ask, &asking(ask));
         }
         self.touch(&all.targets);
@@ -418,6 +434,9 @@ impl<'c> Member<'c> {
             }
         };
         let (views, decisions) = (ask.views && is_due(What::Views), ask.decisions && is_due(What::Decisions));
+        if ask.cells && is_due(What::Cells) {
+            self.tell_all_measured(&to, at);
+        }
         if views {
             let (_, wall) = now();
             let views: Vec<Observation> = self.told.iter().filter_map(|told| told.as_of(wall)).collect();

@@ -9,6 +9,8 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub enum Topic {
     /// `PREFIX.NODE.health`: beats, and views that changed.
     Health,
+    /// `PREFIX.NODE.latency`: measured round trips.
+    Latency,
     /// `PREFIX.NODE.ask`: questions.
     Ask,
     /// `PREFIX.NODE.decide`: a new decision of an operator.
@@ -21,6 +23,7 @@ pub enum Topic {
 pub fn subject(prefix: &str, node: &str, topic: &Topic) -> String {
     match topic {
         Topic::Health => format!("{prefix}.{node}.health"),
+        Topic::Latency => format!("{prefix}.{node}.latency"),
         Topic::Ask => format!("{prefix}.{node}.ask"),
         Topic::Decide => format!("{prefix}.{node}.decide"),
         Topic::To(peer) => format!("{prefix}.{node}.to.{peer}"),
@@ -28,9 +31,10 @@ pub fn subject(prefix: &str, node: &str, topic: &Topic) -> String {
 }
 
 /// What `node` listens to.
-pub fn subscriptions(prefix: &str, node: &str) -> [String; 4] {
+pub fn subscriptions(prefix: &str, node: &str) -> [String; 5] {
     [
         format!("{prefix}.*.health"),
+        format!("{prefix}.*.latency"),
         format!("{prefix}.*.ask"),
         format!("{prefix}.*.decide"),
         format!("{prefix}.*.to.{node}"),
@@ -43,6 +47,7 @@ pub fn parse(prefix: &str, subject: &str) -> Option<(String, Topic)> {
     let (node, topic) = rest.split_once('.')?;
     let topic = match topic {
         "health" => Topic::Health,
+        "latency" => Topic::Latency,
         "ask" => Topic::Ask,
         "decide" => Topic::Decide,
         _ => Topic::To(topic.strip_prefix("to.").filter(|peer| is_name(peer))?.to_string()),
@@ -62,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_subject_is_read_as_it_was_written() {
-        for topic in [Topic::Health, Topic::Ask, Topic::Decide, Topic::To("eu-1".into())] {
+        for topic in [Topic::Health, Topic::Latency, Topic::Ask, Topic::Decide, Topic::To("eu-1".into())] {
             let text = subject("dns.prod", "us_1", &topic);
             assert_eq!(parse("dns.prod", &text), Some(("us_1".into(), topic)), "{text}");
         }

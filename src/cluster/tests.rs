@@ -32,6 +32,7 @@ impl Decisions for Undecided {
 struct Server {
     board: &'static Board,
     targets: Targets,
+    cluster: &'static Cluster,
 }
 
 /// Says of a message from one server (by its place) to another whether it is lost; the number of the message makes it random.
@@ -83,7 +84,7 @@ impl Net {
             board.adopt(&targets, SystemTime::now());
             tokio::spawn(Member::new(config, cluster, board, decisions, exchange).take_part());
             pass(570).await;
-            all.push(Server { board, targets });
+            all.push(Server { board, targets, cluster });
             carriers.push(carrier);
         }
         tokio::spawn(carry(carriers, net_loses.clone()));
@@ -108,6 +109,20 @@ impl Net {
     fn counts(&self, server: usize, target: usize) -> (Sees, Option<Consensus>) {
         let status = &self.servers[server].board.snapshot().statuses[target];
         (status.counts_as, status.consensus)
+    }
+
+    /// Lets a server measure a network from its region.
+    fn measures(&self, server: usize, rtt_ms: f32) {
+        let network = "192.0.2.0/24".parse().unwrap();
+        let cell = Cell { network, rtt_ms, samples: 4, age_s: 0, sends_subnets: false };
+        let own = Own { region: format!("r{server}"), cells: [cell].into(), at: now().0 };
+        self.servers[server].cluster.measure(Some(own));
+    }
+
+    /// The round trips that a server knows of others, with their regions.
+    fn measured(&self, server: usize) -> Vec<(String, f32)> {
+        let all = self.servers[server].cluster.measured(now().0);
+        all.into_iter().flat_map(|(region, cells)| cells.into_iter().map(move |c| (region.clone(), c.rtt_ms))).collect()
     }
 
     fn sees_itself(&self, server: usize, target: usize) -> Sees {
@@ -285,4 +300,28 @@ async fn another_list_of_targets_is_talked_of_anew() {
         assert_eq!((sees, views(consensus)), (Sees::Down, 3), "server {server}");
     }
     assert_eq!(net.counts(2, 1).0, Sees::Down, "the only one that has seen it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_measured_comes_to_all_though_some_of_it_is_lost() {
+    let net = Net::new(3, 1).await;
+    net.measures(0, 10.0);
+    net.measures(1, 20.0);
+    pass(2100).await;
+    let both = [("r0".to_string(), 10.0), ("r1".to_string(), 20.0)];
+    assert_eq!(net.measured(2), both);
+    assert_eq!(net.measured(0), both[1..]);
+    net.lose(|_, to, _| to == 2);
+    net.measures(0, 12.0);
+    pass(2100).await; // too short to be noticed
+    net.lose(|_, _, _| false);
+    assert_eq!((net.measured(1)[0].1, net.measured(2)[0].1), (12.0, 10.0));
+    pass(602_000).await;
+    assert_eq!(net.measured(2)[0].1, 12.0, "it is told again");
+    net.lose(|_, to, _| to == 2);
+    net.measures(0, 14.0);
+    pass(12_000).await;
+    net.lose(|_, _, _| false);
+    pass(2100).await;
+    assert_eq!(net.measured(2)[0].1, 14.0, "who was not heard for long is asked");
 }

@@ -194,6 +194,21 @@ impl Learning {
         self.cells(config, now_s).into_iter().map(row).collect()
     }
 
+    /// The region that round trips are measured from, by name; `None`: nothing is learned.
+    pub fn region(&self) -> Option<String> {
+        self.control().region.clone().filter(|_| self.terms.load().is_on)
+    }
+
+    /// What was measured and from where, the heaviest networks first; `None`: nothing is learned.
+    pub fn heaviest(&self, now_s: u64) -> Option<(String, Vec<Measured>)> {
+        let control = self.control();
+        let region = control.region.clone().filter(|_| self.terms.load().is_on)?;
+        let mut known: Vec<Measured> = control.store.measured(now_s).collect();
+        drop(control);
+        sort_by_weight(&mut known);
+        Some((region, known))
+    }
+
     /// Counts up whenever [`Learning::cells`] have changed so much that estimates may.
     pub fn generation(&self) -> u64 {
         self.control().store.generation()
@@ -256,7 +271,7 @@ impl Learning {
             (_, None) => control.store.measured(now_s).collect(),
         };
         drop(control);
-        known.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.network.cmp(&b.network)));
+        sort_by_weight(&mut known);
         known.truncate(LISTED_MAX);
         let networks = known.iter().map(|known| MeasuredNetwork {
             network: known.network.to_string(),
@@ -338,6 +353,10 @@ fn recall(control: &mut Control, region: &str, state: &StateDir, now_s: u64) {
     let left_out = control.store.recall(networks, now_s);
     control.written = (control.store.generation(), 0);
     tracing::info!(networks = control.store.len(), left_out, "round trips measured before the restart were read");
+}
+
+fn sort_by_weight(known: &mut [Measured]) {
+    known.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.network.cmp(&b.network)));
 }
 
 fn random_number() -> u64 {

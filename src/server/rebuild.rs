@@ -1,39 +1,34 @@
 //! Takes what was learnt up into the maps, in the background and now and then: the world stays, its maps follow.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
-use super::{
-    live::Live,
-    world::{World, unix_s},
-};
+use super::{eyes, live::Live, world::World};
 use crate::config::Config;
 
 /// When maps were last made of what was learnt: never, at first, so that what was known before a restart counts at once.
 #[derive(Default)]
 pub struct Rebuilder {
-    /// The generation of what was learnt.
-    seen: u64,
+    /// The generation of what was learnt here, and of what others told.
+    seen: (u64, u64),
     at: Option<Instant>,
 }
 
 impl Rebuilder {
     /// True when something was learnt since, and the last time is long enough ago.
     pub fn is_due(&self, live: &Live) -> bool {
-        let terms = &live.world().config.latency;
-        let is_rested = self.at.is_none_or(|at| at.elapsed() >= terms.rebuild_interval);
-        terms.learning.is_on && is_rested && live.learning.generation() != self.seen
+        let config = &live.world().config;
+        let is_rested = self.at.is_none_or(|at| at.elapsed() >= config.latency.rebuild_interval);
+        let is_learning = config.latency.learning.is_on || config.cluster.is_some();
+        is_learning && is_rested && eyes::generation(live) != self.seen
     }
 
     /// Makes the maps anew and publishes them; an error is logged, and the present ones stay.
     pub async fn rebuild(&mut self, live: &Arc<Live>) {
-        self.seen = live.learning.generation();
-        let (before, learning) = (live.world(), live.learning.clone());
+        self.seen = eyes::generation(live);
+        let (before, live_then) = (live.world(), live.clone());
         let world = before.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let learnt = |config: &Config| learning.rows(config, unix_s(SystemTime::now()));
+            let learnt = |config: &Config| eyes::rows(&live_then, config);
             world.with_measurements(&learnt)
         });
         match made.await {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
 use super::{
+    eyes,
     live::Live,
     overrides::{Decision, Override, Target},
     world::unix_s,
@@ -21,7 +22,8 @@ const COUNTER_MAX: u64 = 1 << 53;
 /// Takes part in the cluster, for ever.
 pub async fn share(live: Arc<Live>) {
     let decisions = Arc::new(Shared(live.clone()));
-    cluster::run(live.cluster.clone(), live.board.clone(), decisions).await;
+    let taking_part = cluster::run(live.cluster.clone(), live.board.clone(), decisions);
+    tokio::join!(taking_part, eyes::tell(live.clone()));
 }
 
 struct Shared(Arc<Live>);

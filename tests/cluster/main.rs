@@ -5,6 +5,7 @@
 
 mod example;
 mod faults;
+mod latency;
 #[path = "../support/nats.rs"]
 mod nats;
 #[path = "../support/netns.rs"]
@@ -139,7 +140,7 @@ fn what_is_no_message_or_too_new_is_told_and_harms_nobody() {
     for (node, payload) in [
         ("evil", &b"\x28\xb5\x2f\xfd\xff\xff"[..]),
         ("late", br#"{"v":99,"needs":98,"say":{}}"#),
-        ("next", br#"{"v":2,"needs":1,"say":{"beat":{"run":5,"seq":0,"beat":1,"mood":"good"},"song":true}}"#),
+        ("next", br#"{"v":3,"needs":1,"say":{"beat":{"run":5,"seq":0,"beat":1,"mood":"good"},"song":true}}"#),
     ] {
         publish(nats.clients, &format!("isochrone.{node}.health"), payload);
     }
@@ -154,7 +155,7 @@ fn what_is_no_message_or_too_new_is_told_and_harms_nobody() {
         wait_until(part, || told(name, "problem").is_some_and(|problem| problem.to_string().contains(part)));
     };
     has_problem("evil", "it is no message");
-    has_problem("late", "it needs schema 98, and this version reads up to 1");
+    has_problem("late", "it needs schema 98, and this version reads up to 2");
     wait_until("one of the next version", || told("next", "counts") == Some(true.into()));
     assert_eq!(a.log_count("what a server of the cluster said was not taken in"), 2);
     assert!(a.counting() >= 2 && a.answer() == EU);

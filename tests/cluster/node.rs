@@ -82,6 +82,15 @@ impl Node {
         Node { name: name.into(), folder, server, home: None }
     }
 
+    /// With a file in its state directory that an earlier process left there.
+    pub fn start_knowing(name: &str, config: &str, file: &str, text: &str) -> Node {
+        let folder = Folder::with_config(config);
+        fs::create_dir(folder.path().join("state")).unwrap();
+        folder.write(&format!("state/{file}"), text);
+        let server = folder.start(&SERVE);
+        Node { name: name.into(), folder, server, home: None }
+    }
+
     /// In a network namespace.
     pub fn start_in(home: Arc<Namespace>, name: &str, cluster: &str) -> Node {
         let folder = Folder::with_config(&config(name, cluster));

@@ -19,6 +19,8 @@ pub fn status(view: &cluster::View) -> ClusterStatus {
         targets: node.targets as u64,
         self_doubt: node.doubts,
         hears: node.hears,
+        region: node.measured.as_ref().map(|(region, _)| region.clone()),
+        networks: node.measured.as_ref().map_or(0, |(_, networks)| *networks as u64),
         problem: node.problem.clone(),
     };
     ClusterStatus {
@@ -84,6 +86,15 @@ pub fn metrics(view: &cluster::View, families: &mut Families) {
     for node in &view.nodes {
         family.sample([("node", node.name.clone())], node.heard.as_secs_f64());
     }
+    let family = families.gauge("cluster_node_networks", "Networks whose round trip another server measured.");
+    for node in &view.nodes {
+        family.sample(
+            [("node", node.name.clone())],
+            node.measured.as_ref().map_or(0.0, |(_, networks)| *networks as f64),
+        );
+    }
+    let help = "Round trips that other servers told and that were left out: they cannot be, or there was no room.";
+    families.counter("cluster_networks_left_out", help).value(view.left_out as f64);
     families.counter("cluster_connections", "Connections to NATS that were made.").value(view.link.connects as f64);
     let ways = [("sent", view.traffic.sent), ("received", view.traffic.received)];
     let family = families.counter("cluster_messages", "Messages between the servers.");
