@@ -41,6 +41,7 @@ use self::{
     live::Answerer,
     live::Live,
     operations::{ReloadRequest, Running},
+    parallel::at_leisure,
     rebuild::Rebuilder,
     state::StateDir,
     world::Past,
@@ -350,7 +351,7 @@ async fn keep_signed(live: Arc<Live>) {
         let now_s = world::unix_s(SystemTime::now());
         if live.is_signing_due(now_s) {
             let live = live.clone();
-            let signing = tokio::task::spawn_blocking(move || live.sign_anew(now_s));
+            let signing = tokio::task::spawn_blocking(move || at_leisure(|| live.sign_anew(now_s)));
             match signing.await.map_err(tokio::task::JoinError::try_into_panic) {
                 Ok(true) => tracing::info!("signed zones anew"),
                 Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -387,7 +388,7 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
         let learnt = |config: &Config| eyes::rows(&live_then, config);
         World::load_after(&running.path, Past { before: Some(&running), learnt: Some(&learnt) })
     };
-    let loaded = tokio::task::spawn_blocking(load).await;
+    let loaded = tokio::task::spawn_blocking(|| at_leisure(load)).await;
     match loaded {
         Ok(Ok(world)) => {
             tell_what_needs_a_restart(&before.config, &world.config);

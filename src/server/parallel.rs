@@ -2,9 +2,22 @@
 
 use std::{
     num::NonZero,
+    panic::resume_unwind,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
+
+use crate::sys::priority::lower_this_thread;
+
+/// Does what may take its time on a thread of its own that lets all others go first: answers never wait for a reload, even on one core.
+/// Waits for it; a panic in it comes out here.
+pub fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let lowered = || {
+        lower_this_thread();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(lowered).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
 
 /// Most threads for one piece of work: what it shares with answering queries is the machine.
 const THREADS_MAX: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{eyes, live::Live, world::World};
+use super::{eyes, live::Live, parallel::at_leisure, world::World};
 use crate::config::Config;
 
 /// When maps were last made of what was learnt: never, at first, so that what was known before a restart counts at once.
@@ -29,7 +29,7 @@ impl Rebuilder {
         let world = before.clone();
         let made = tokio::task::spawn_blocking(move || {
             let learnt = |config: &Config| eyes::rows(&live_then, config);
-            world.with_measurements(&learnt)
+            at_leisure(|| world.with_measurements(&learnt))
         });
         match made.await {
             Ok(Ok(world)) => self.publish(live, &before, world),

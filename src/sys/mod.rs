@@ -5,6 +5,7 @@ pub mod batch;
 pub mod errors;
 pub mod limits;
 pub mod options;
+pub mod priority;
 pub mod tcp_info;
 
 pub use batch::{Datagram, UdpBatch};
