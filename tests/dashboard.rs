@@ -1,5 +1,7 @@
 //! The dashboard's files and its stream of events, as any HTTP client sees them. What a browser makes of them: `tests/long/browser`.
 
+#[path = "support/fixture.rs"]
+mod fixture;
 #[path = "support/program.rs"]
 mod program;
 
@@ -8,6 +10,7 @@ use std::{
     net::TcpStream,
 };
 
+use fixture::Ask;
 use program::{Folder, PATIENCE, Program, wait_for};
 use serde_json::Value;
 
@@ -29,15 +32,6 @@ nameservers = ["ns1.example.net."]
 
 fn start(folder: &Folder) -> Program {
     folder.start(&["serve", "--config", "isochrone.toml"])
-}
-
-/// A question about `www.app.geo.example` A from a /24.
-fn query(network: [u8; 3]) -> Vec<u8> {
-    let mut query = vec![1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1];
-    query.extend(b"\x03www\x03app\x03geo\x07example\0\0\x01\0\x01");
-    query.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0");
-    query.extend(network);
-    query
 }
 
 /// The events of a stream, name and data.
@@ -88,7 +82,8 @@ fn the_stream_tells_the_status_where_queries_come_from_and_every_change() {
     let folder = Folder::with_config(CONFIG);
     let server = start(&folder);
     for n in 0..1500 {
-        server.ask(&query([[81, 2, 69], [8, 8, 8], [202, 12, 29]][n % 3]));
+        let client = ["81.2.69.0/24", "8.8.8.0/24", "202.12.29.0/24"][n % 3];
+        server.ask(&Ask::new("www.app.geo.example", "A").from_client(client).bytes());
     }
     let countries = wait_for("samples", || {
         let traffic = server.json("/api/v1/traffic");

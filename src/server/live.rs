@@ -330,8 +330,8 @@ impl Live {
             false => return true, // a reload is on its way, and has signed everything
         };
         let mut control = self.control();
-        // A reload that came in between has signed everything anew by itself.
-        if Arc::ptr_eq(&control.world, &world) {
+        // A reload that came in between has signed everything anew by itself; maps that were made anew have the same zones.
+        if Arc::ptr_eq(&control.zones, &zones) {
             control.zones = Arc::new(signed);
             self.publish(&mut control, true, Some(&prepared));
         }
