@@ -277,15 +277,12 @@ async fn control(
                     keeper.follow(&live);
                 }
                 let changed = files.settled_change().map(|changed| format!("{} was replaced", changed.display()));
-                if changed.is_none() && rebuilder.is_due(&live) {
-                    tokio::select! {
-                        () = received(&mut terminate) => break,
-                        () = received(&mut interrupt) => break,
-                        () = rebuilder.rebuild(&live) => {}
-                    }
+                if changed.is_none() && !files.is_unsettled() {
+                    rebuilder.begin_if_due(&live);
                 }
                 changed
             }
+            () = rebuilder.done(&live) => None,
         };
         let Some(why) = due else { continue };
         // A word to stop is heard while a reload is under way, too.
@@ -350,12 +347,16 @@ async fn keep_signed(live: Arc<Live>) {
         tick.tick().await;
         let now_s = world::unix_s(SystemTime::now());
         if live.is_signing_due(now_s) {
-            let live = live.clone();
-            let signing = tokio::task::spawn_blocking(move || at_leisure(|| live.sign_anew(now_s)));
-            match signing.await.map_err(tokio::task::JoinError::try_into_panic) {
-                Ok(true) => tracing::info!("signed zones anew"),
+            let signing = live.clone();
+            let signed = tokio::task::spawn_blocking(move || at_leisure(|| signing.sign_anew(now_s))).await;
+            match signed.map_err(tokio::task::JoinError::try_into_panic) {
+                Ok(Some(signed)) => {
+                    if live.take_up_signatures(signed) {
+                        tracing::info!("signed zones anew");
+                    }
+                }
                 Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                Ok(false) | Err(Err(_)) => {} // done by a reload, or the program is ending
+                Ok(None) | Err(Err(_)) => {} // done by a reload, tried again soon, or the program is ending
             }
         }
     }
@@ -385,10 +386,11 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     let running = before.clone();
     let live_then = live.clone();
     let load = move || {
-        let learnt = |config: &Config| eyes::rows(&live_then, config);
-        World::load_after(&running.path, Past { before: Some(&running), learnt: Some(&learnt) })
+        let config = crate::config::load(&running.path)?;
+        let past = Past { before: Some(&running), learnt: eyes::rows(&live_then, &config) };
+        at_leisure(|| World::compile_after(config, &running.path, past))
     };
-    let loaded = tokio::task::spawn_blocking(|| at_leisure(load)).await;
+    let loaded = tokio::task::spawn_blocking(load).await;
     match loaded {
         Ok(Ok(world)) => {
             tell_what_needs_a_restart(&before.config, &world.config);

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     error::GeoError,
-    files::{FileInfo, Files, Source},
+    files::{FileInfo, Files, Held, Source},
     ranges::{self, Family, Ranges},
     special,
 };
@@ -65,6 +65,14 @@ impl AsnTable {
     pub fn verify(&self) -> Result<(), GeoError> {
         self.walk_v4(&mut |_, _, _| ())?;
         self.walk_v6(&mut |_, _, _| ())
+    }
+
+    /// As [`super::Locations::hold`].
+    ///
+    /// # Errors
+    /// When the file cannot be read any more.
+    pub fn hold(&self) -> Result<Held, GeoError> {
+        Ok(Held::new(Some(self.files.sources()?)))
     }
 
     /// Lets the content of the file go, for when all has been walked.

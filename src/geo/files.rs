@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use super::{
@@ -51,6 +51,19 @@ pub(super) struct Files {
     infos: Vec<FileInfo>,
     /// Their content, until it is released.
     loaded: Mutex<Option<Arc<Vec<Source>>>>,
+    /// The same as long as anybody has it.
+    shared: Mutex<Weak<Vec<Source>>>,
+}
+
+/// Holds the content of location files: whatever reads them meanwhile shares it, and sees one version of it.
+pub struct Held {
+    _content: Option<Arc<Vec<Source>>>,
+}
+
+impl Held {
+    pub(super) fn new(content: Option<Arc<Vec<Source>>>) -> Self {
+        Held { _content: content }
+    }
 }
 
 impl Files {
@@ -67,7 +80,8 @@ impl Files {
             infos.push(describe(path, &source)?);
             sources.push(source);
         }
-        Ok(Files { infos, loaded: Mutex::new(Some(Arc::new(sources))) })
+        let sources = Arc::new(sources);
+        Ok(Files { infos, shared: Mutex::new(Arc::downgrade(&sources)), loaded: Mutex::new(Some(sources)) })
     }
 
     pub(super) fn infos(&self) -> &[FileInfo] {
@@ -85,12 +99,16 @@ impl Files {
         self.infos.iter().map(|info| info.build_epoch_s).min().unwrap_or(0)
     }
 
-    /// The content; read again when it was released.
+    /// The content; read again when it was released and nobody holds it.
     pub(super) fn sources(&self) -> Result<Arc<Vec<Source>>, GeoError> {
-        if let Some(sources) = &*self.loaded.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(Arc::clone(sources));
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sources) = shared.upgrade() {
+            return Ok(sources);
         }
-        self.infos.iter().map(|info| Source::read(&info.path)).collect::<Result<_, _>>().map(Arc::new)
+        let read: Vec<Source> = self.infos.iter().map(|info| Source::read(&info.path)).collect::<Result<_, _>>()?;
+        let sources = Arc::new(read);
+        *shared = Arc::downgrade(&sources);
+        Ok(sources)
     }
 
     /// Lets the content go.

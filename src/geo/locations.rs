@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     error::GeoError,
-    files::{FileInfo, Files, Source},
+    files::{FileInfo, Files, Held, Source},
     place::Place,
     ranges::{self, Family, Ranges},
     special,
@@ -94,6 +94,15 @@ impl Locations {
             Source::Table(table) => Box::new(table.ranges(family)),
         });
         ranges::merge(streams.collect(), each)
+    }
+
+    /// Holds the content of the files for as long as the result lives: for who walks it, or looks up more than a few addresses, after
+    /// [`Locations::release`].
+    ///
+    /// # Errors
+    /// When a file cannot be read any more.
+    pub fn hold(&self) -> Result<Held, GeoError> {
+        Ok(Held::new(self.files.as_ref().map(Files::sources).transpose()?))
     }
 
     /// Lets the content of the files go, for when all has been walked. The built-in table stays.

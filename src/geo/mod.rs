@@ -19,7 +19,7 @@ mod table;
 
 pub use asn::AsnTable;
 pub use error::GeoError;
-pub use files::FileInfo;
+pub use files::{FileInfo, Held};
 pub use locations::{Coverage, Locations};
 pub use network::Network;
 pub use place::{Continent, Coordinates, CountryCode, Place};

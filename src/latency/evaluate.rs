@@ -207,7 +207,9 @@ fn sort_out<'t>(trial: &Trial<'t>, folds: usize) -> (Vec<Judged<'t>>, Vec<Row>, 
 /// The rows of some networks, of each network all or none: about `rows_max` of them, always the same. Rows for groups stay.
 pub fn sample(rows: &[Row], rows_max: usize) -> Vec<Row> {
     let every = rows.len().div_ceil(rows_max.max(1)).max(1);
-    rows.iter().filter(|row| key(&row.network).is_none_or(|key| fold_of(key, every) == 0)).copied().collect()
+    // By other bits than those that deal the folds, or all would be dealt into one.
+    let is_taken = |key: Key| (mixed(key) >> 32) % every as u64 == 0;
+    rows.iter().filter(|row| key(&row.network).is_none_or(is_taken)).copied().collect()
 }
 
 /// A network that can be told from others by more than a group's name.
@@ -224,12 +226,17 @@ fn key(network: &Network) -> Option<Key> {
     }
 }
 
-/// Deals networks into parts, always in the same way (SplitMix64's last steps).
-fn fold_of((kind, bits, len): Key, folds: usize) -> usize {
+/// Deals networks into parts, always in the same way.
+fn fold_of(key: Key, folds: usize) -> usize {
+    (mixed(key) % folds.max(1) as u64) as usize
+}
+
+/// SplitMix64's last steps.
+fn mixed((kind, bits, len): Key) -> u64 {
     let mut x = (bits >> 64) as u64 ^ bits as u64 ^ u64::from(kind) << 56 ^ u64::from(len) << 48;
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ x >> 31) % folds.max(1) as u64) as usize
+    x ^ x >> 31
 }
 
 fn judge_by<'t>(trial: &Trial<'t>, rows: &[&'t Row], fold: usize) -> Option<Judged<'t>> {
@@ -350,4 +357,32 @@ fn continent_near(at: Coordinates) -> Option<Continent> {
     let countries = codes.filter_map(country::find);
     let nearest = countries.min_by(|a, b| at.distance_km(a.centre).total_cmp(&at.distance_km(b.centre)))?;
     Some(nearest.continent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::RegionId;
+
+    #[test]
+    fn what_a_sample_takes_is_dealt_into_every_fold() {
+        let row = |n: u32| Row {
+            network: Network::Prefix(IpNet::V4(ipnet::Ipv4Net::new((n << 8).into(), 24).unwrap())),
+            region: RegionId(0),
+            rtt_ms: 20.0,
+            samples: 1,
+            age_s: 0,
+            is_alone: false,
+        };
+        let rows: Vec<Row> = (0..4000).map(row).collect();
+        for every in [1, 2, 3, 4, 8] {
+            let few = sample(&rows, rows.len() / every);
+            for folds in [2, 5] {
+                let mut sizes = vec![0; folds];
+                few.iter().filter_map(|row| key(&row.network)).for_each(|key| sizes[fold_of(key, folds)] += 1);
+                let fair = few.len() / folds;
+                assert!(few.len() > 300 && sizes.iter().all(|size| *size > fair / 2), "{every}: {sizes:?}");
+            }
+        }
+    }
 }

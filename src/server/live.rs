@@ -95,6 +95,13 @@ struct Control {
     retired: Vec<Arc<Snapshot>>,
 }
 
+/// Zones that were signed anew, and what their routes answer.
+pub struct SignedAnew {
+    before: Arc<ZoneTable>,
+    zones: Arc<ZoneTable>,
+    answers: SignedAnswers,
+}
+
 /// The board as the world's plan sees it, change by change.
 struct Health {
     view: Followed,
@@ -238,13 +245,15 @@ impl Live {
         self.publish(&mut control, true, Some(&world.signed));
     }
 
-    /// Takes up a world that differs from the present one in its maps alone, unless a reload has come in between.
-    pub fn take_up_maps(&self, before: &Arc<World>, world: Arc<World>) {
+    /// Takes up a world that differs from the present one in its maps alone. False when a reload has come in between.
+    pub fn take_up_maps(&self, before: &Arc<World>, world: Arc<World>) -> bool {
         let mut control = self.control();
-        if Arc::ptr_eq(&control.world, before) {
+        let is_current = Arc::ptr_eq(&control.world, before);
+        if is_current {
             control.world = world;
             self.publish(&mut control, true, None);
         }
+        is_current
     }
 
     /// Follows the board for ever: publishes at once when an answer can have changed, and then not again within
@@ -303,7 +312,8 @@ impl Live {
             true => before.answer_keys.clone(),
             false => self.registry.answer_keys(world.plan.answer_labels(&world.config)),
         };
-        // A snapshot before with another plan is never without prepared ones: only `take_up` changes the plan.
+        // A snapshot before with another plan is never without prepared ones, but where only the maps differ: routes and pools are
+        // the same, and so are their numbers.
         let signed_before = prepared.unwrap_or(&before.signed);
         let signed = Arc::new(SignedAnswers::with(&world.plan, &health, &control.zones, signed_before, &for_each));
         let cookies = world.cookie_secrets.unwrap_or(control.cookies);
@@ -316,26 +326,33 @@ impl Live {
         true
     }
 
-    /// Signs those zones anew whose time has come, which takes a while with many names, and publishes them; health is followed
-    /// meanwhile. True when anything was signed.
-    pub fn sign_anew(&self, now_s: u64) -> bool {
+    /// Signs those zones anew whose time has come, which takes a while with many names; health is followed meanwhile. What comes
+    /// of it is for [`Live::take_up_signatures`].
+    pub fn sign_anew(&self, now_s: u64) -> Option<SignedAnew> {
         let (world, zones) = {
             let control = self.control();
             (control.world.clone(), control.zones.clone())
         };
-        let Some(signed) = zones.signed_anew(&world.contents, now_s) else { return false };
+        let signed = zones.signed_anew(&world.contents, now_s)?;
         let before = self.snapshot.load_full();
-        let prepared = match Arc::ptr_eq(&before.plan, &world.plan) {
-            true => SignedAnswers::with(&world.plan, &before.health, &signed, &before.signed, &for_each),
-            false => return true, // a reload is on its way, and has signed everything
-        };
+        // Else other maps or a reload are on their way: the next try finds them in place.
+        let is_in_place = Arc::ptr_eq(&before.plan, &world.plan);
+        is_in_place.then(|| {
+            let answers = SignedAnswers::with(&world.plan, &before.health, &signed, &before.signed, &for_each);
+            SignedAnew { before: zones, zones: Arc::new(signed), answers }
+        })
+    }
+
+    /// Publishes zones that were signed anew. False when a reload has come in between, which has signed everything by itself.
+    pub fn take_up_signatures(&self, signed: SignedAnew) -> bool {
         let mut control = self.control();
-        // A reload that came in between has signed everything anew by itself; maps that were made anew have the same zones.
-        if Arc::ptr_eq(&control.zones, &zones) {
-            control.zones = Arc::new(signed);
-            self.publish(&mut control, true, Some(&prepared));
+        // Maps that were made anew meanwhile have the same zones.
+        let is_current = Arc::ptr_eq(&control.zones, &signed.before);
+        if is_current {
+            control.zones = signed.zones;
+            self.publish(&mut control, true, Some(&signed.answers));
         }
-        true
+        is_current
     }
 
     /// True when it is time for [`Live::sign_anew`].

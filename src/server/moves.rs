@@ -196,11 +196,11 @@ fn compare(
         });
         ms.get(region.index()).copied().filter(|ms| ms.is_finite())
     };
+    let _held = new.locations.hold()?;
     let sides = (Side { plan: &old.plan, health: before }, Side { plan: &new.plan, health: after });
     let tallies = moves::compare(sides.0, sides.1, &pairs, &new.locations, &|address, _, place, region, is_after| {
         estimates(address, place, region, is_after)
     })?;
-    new.locations.release();
     let routes = named.into_iter().zip(pair_of).map(|(((zone, route), pair), at)| {
         let [ipv4, ipv6] = [0, 1].map(|family| networks(&tallies[at][family], &old.plan, &new.plan));
         let change = match (pair.before, pair.after) {

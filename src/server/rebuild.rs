@@ -1,53 +1,82 @@
 //! Takes what was learnt up into the maps, in the background and now and then: the world stays, its maps follow.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::pending, sync::Arc, time::Instant};
+
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{eyes, live::Live, parallel::at_leisure, world::World};
-use crate::config::Config;
+use crate::config::Report;
 
 /// When maps were last made of what was learnt: never, at first, so that what was known before a restart counts at once.
 #[derive(Default)]
 pub struct Rebuilder {
-    /// The generation of what was learnt here, and of what others told.
+    /// The generation of what was learnt here, and of what others told, that the maps are made of.
     seen: (u64, u64),
+    /// When the last try ended.
     at: Option<Instant>,
+    under_way: Option<UnderWay>,
+}
+
+/// Maps that are being made.
+struct UnderWay {
+    before: Arc<World>,
+    seen: (u64, u64),
+    work: JoinHandle<Result<World, Report>>,
 }
 
 impl Rebuilder {
-    /// True when something was learnt since, and the last time is long enough ago.
-    pub fn is_due(&self, live: &Live) -> bool {
-        let config = &live.world().config;
-        let is_rested = self.at.is_none_or(|at| at.elapsed() >= config.latency.rebuild_interval);
-        let is_learning = config.latency.learning.is_on || config.cluster.is_some();
-        is_learning && is_rested && eyes::generation(live) != self.seen
+    /// Begins to make the maps anew if something was learnt since, none are being made, and the last time is long enough ago.
+    pub fn begin_if_due(&mut self, live: &Arc<Live>) {
+        let before = live.world();
+        let latency = &before.config.latency;
+        let is_rested = self.at.is_none_or(|at| at.elapsed() >= latency.rebuild_interval);
+        let is_learning = latency.learning.is_on || before.config.cluster.is_some();
+        let seen = eyes::generation(live);
+        if !is_learning || !is_rested || seen == self.seen || self.under_way.is_some() {
+            return;
+        }
+        let (live, world) = (live.clone(), before.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let learnt = eyes::rows(&live, &world.config);
+            at_leisure(|| world.with_measurements(learnt))
+        });
+        self.under_way = Some(UnderWay { before, seen, work });
     }
 
-    /// Makes the maps anew and publishes them; an error is logged, and the present ones stay.
-    pub async fn rebuild(&mut self, live: &Arc<Live>) {
-        self.seen = eyes::generation(live);
-        let (before, live_then) = (live.world(), live.clone());
-        let world = before.clone();
-        let made = tokio::task::spawn_blocking(move || {
-            let learnt = |config: &Config| eyes::rows(&live_then, config);
-            at_leisure(|| world.with_measurements(&learnt))
-        });
-        match made.await {
-            Ok(Ok(world)) => self.publish(live, &before, world),
-            Ok(Err(report)) => {
-                tracing::error!("the maps stay as they are, what was learnt could not be taken up:\n{report}")
-            }
-            Err(error) => {
-                live.count_panic("rebuild");
-                tracing::error!(%error, "making the maps anew panicked; they stay as they are");
+    /// Waits for maps that are being made, for ever if none are, and publishes them. An error is logged, and the present ones stay. To
+    /// be dropped at any time: the work goes on.
+    pub async fn done(&mut self, live: &Live) {
+        let Some(UnderWay { work, .. }) = &mut self.under_way else { return pending().await };
+        let made = work.await;
+        if let Some(UnderWay { before, seen, .. }) = self.under_way.take() {
+            self.at = Some(Instant::now());
+            // After a failure, or a reload that came first, the same is due again.
+            if take_up(live, &before, made) {
+                self.seen = seen;
             }
         }
-        self.at = Some(Instant::now());
     }
+}
 
-    fn publish(&self, live: &Live, before: &Arc<World>, world: World) {
-        let took_ms = world.build_time.as_millis() as u64;
-        let (networks_v4, networks_v6) = world.networks();
-        live.take_up_maps(before, Arc::new(world));
-        tracing::info!(networks_v4, networks_v6, ms = took_ms, "took up what was learnt");
+fn take_up(live: &Live, before: &Arc<World>, made: Result<Result<World, Report>, JoinError>) -> bool {
+    match made {
+        Ok(Ok(world)) => {
+            let ms = world.build_time.as_millis() as u64;
+            let (networks_v4, networks_v6) = world.networks();
+            let is_current = live.take_up_maps(before, Arc::new(world));
+            if is_current {
+                tracing::info!(networks_v4, networks_v6, ms, "took up what was learnt");
+            }
+            is_current
+        }
+        Ok(Err(report)) => {
+            tracing::error!("the maps stay as they are, what was learnt could not be taken up:\n{report}");
+            false
+        }
+        Err(error) => {
+            live.count_panic("rebuild");
+            tracing::error!(%error, "making the maps anew panicked; they stay as they are");
+            false
+        }
     }
 }

@@ -62,6 +62,11 @@ impl Files {
         }
         changed
     }
+
+    /// True while a file changes: as of the last look, it is not what was read, and has not stood still yet.
+    pub fn is_unsettled(&self) -> bool {
+        self.list.iter().any(|file| file.pending.is_some_and(|pending| Some(pending) != file.loaded))
+    }
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

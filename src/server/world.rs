@@ -79,16 +79,13 @@ pub struct World {
     specs: Vec<MapSpec>,
 }
 
-/// Rows for a configuration.
-pub type Learnt<'p> = &'p (dyn Fn(&Config) -> Vec<Row> + Sync);
-
 /// What a world is compiled from besides its configuration.
 #[derive(Default)]
 pub struct Past<'p> {
     /// The world before, whose choices for measured networks count.
     pub before: Option<&'p World>,
-    /// What this server has measured itself, as a configuration numbers its regions.
-    pub learnt: Option<Learnt<'p>>,
+    /// What this server has measured itself, and in a cluster the others.
+    pub learnt: Vec<Row>,
 }
 
 impl World {
@@ -124,7 +121,7 @@ impl World {
         let begun = Instant::now();
         let files = Files::of(&config);
         let Parts { contents, locations, asns, cookie_secrets, admin_token, mut measured } = Parts::read(&config)?;
-        measured.rows.extend(past.learnt.map(|learnt| learnt(&config)).unwrap_or_default());
+        measured.rows.extend(past.learnt);
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let (estimator, quality) = estimator(&config, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
@@ -175,13 +172,14 @@ impl World {
     ///
     /// # Errors
     /// All that is wrong with the measurements and the databases.
-    pub fn with_measurements(&self, learnt: Learnt) -> Result<World, Report> {
+    pub fn with_measurements(&self, learnt: Vec<Row>) -> Result<World, Report> {
         let begun = Instant::now();
         let config = self.config.clone();
         let mut measured = measured::read(&config, SystemTime::now()).map_err(Report::new)?;
-        measured.rows.extend(learnt(&config));
+        measured.rows.extend(learnt);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let asns = self.asns.as_deref();
+        let _held = (self.locations.hold().map_err(told)?, asns.map(AsnTable::hold).transpose().map_err(told)?);
         let (estimator, quality) = estimator(&config, &self.locations, asns, &measured.rows).map_err(told)?;
         let before = Before::new(Some(self), &config, &self.specs);
         let sources = Sources {
@@ -193,10 +191,6 @@ impl World {
             before: &|spec, address| before.region(spec, address),
         };
         let built = build::build(&sources, &self.specs).map_err(told)?;
-        self.locations.release();
-        if let Some(asns) = asns {
-            asns.release();
-        }
         let plan = self.plan.with_maps(built.maps);
         let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
         Ok(World {

@@ -122,6 +122,11 @@ impl<R> Shared<R> {
 }
 
 impl<R: Respond> Shared<R> {
+    /// Lets go of what is old, though nobody asks.
+    pub(super) fn refresh(&mut self) {
+        self.worker.respond.begin_batch();
+    }
+
     /// The reply to one message that stands alone, without a length.
     pub(super) fn answer(&mut self, message: &[u8], client: SocketAddr) -> Option<&[u8]> {
         self.worker.respond.begin_batch();

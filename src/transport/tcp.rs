@@ -105,6 +105,9 @@ impl Protocol {
     }
 }
 
+/// So often a thread takes up new data though nobody asks: an old map is large, and an idle thread must not hold on to it.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
 struct Acceptor<R> {
     protocol: Protocol,
     listeners: Vec<TcpListener>,
@@ -123,11 +126,14 @@ impl<R: Respond + 'static> Acceptor<R> {
     async fn serve(mut self) {
         let mut stop = self.stop.clone();
         let mut stopped = pin!(stop.wait_for(|&stop| stop));
+        let mut idle = tokio::time::interval(REFRESH_EVERY);
+        idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 _ = &mut stopped => break,
                 Some(ended) = self.connections.join_next() => pass_on_panic(ended),
+                _ = idle.tick() => self.shared.borrow_mut().refresh(),
                 accepted = accept(&self.listeners, &mut self.next, self.pause.until) => self.handle(accepted),
             }
         }

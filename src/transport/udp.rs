@@ -23,8 +23,8 @@ pub struct Engine<R> {
     stop: watch::Receiver<bool>,
 }
 
-/// How long an idle thread waits before it looks whether it is to stop. Four looks a second cost nothing that can be measured, and
-/// a stop waits no longer than that.
+/// How long an idle thread waits before it looks whether it is to stop, and lets old data go. Four looks a second cost nothing that
+/// can be measured, and a stop waits no longer than that.
 const LOOK_FOR_STOP_EVERY: Duration = Duration::from_millis(250);
 
 /// Rest after an error of the socket other than that nothing waits: asked again at once, a broken one would spin.
@@ -51,8 +51,10 @@ impl<R: Respond> Engine<R> {
         // One atomic load a batch. An error means that the other end is gone: stop as well.
         while matches!(stop.has_changed(), Ok(false)) {
             match exchange(&socket, &mut batch, &mut worker) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => thread::sleep(REST_AFTER_ERROR),
-                _ => {}
+                Ok(()) => {}
+                // Nobody asks: an idle thread must not hold on to an old map until somebody does.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => worker.respond.begin_batch(),
+                Err(_) => thread::sleep(REST_AFTER_ERROR),
             }
         }
         if socket.set_nonblocking(true).is_ok() {
