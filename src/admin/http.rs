@@ -26,7 +26,7 @@ use super::{
     Operations, changes,
     connections::{self, Limits},
     events,
-    guard::Guard,
+    guard::{Guard, Peer},
     latency, page,
 };
 use crate::{
@@ -121,7 +121,8 @@ impl IntoResponse for Refusal {
 /// kept, framed or taken for another type.
 pub async fn guard(request: Request, next: Next) -> Response {
     let within = if request.uri().path() == changes::RELOAD_PATH { RELOAD_WITHIN } else { REQUEST_WITHIN };
-    let mut response = match refuse(request.headers()) {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let mut response = match refuse(request.headers(), peer) {
         Some(refusal) => refusal.into_response(),
         None => match timeout(within, next.run(request)).await {
             Ok(response) => response,
@@ -144,11 +145,17 @@ pub async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-fn refuse(headers: &HeaderMap) -> Option<Refusal> {
+fn refuse(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Refusal> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > BODY_BYTES_MAX) {
         let error = format!("the body is too large; at most {BODY_BYTES_MAX} bytes are read");
         return Some(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error));
+    }
+    // A page whose own name was made to point here (DNS rebinding) asks as its own origin, and without that header.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    if peer.is_some_and(|peer| peer.to_canonical().is_loopback()) && host.is_some_and(|host| !is_own_name(&host)) {
+        let error = "from this host the server is asked as localhost or by its address, not under another name";
+        return Some(Refusal::new(StatusCode::FORBIDDEN, error));
     }
     if is_foreign(headers) {
         let error = "requests of foreign web pages are refused; send this one without an Origin header";
@@ -158,14 +165,15 @@ fn refuse(headers: &HeaderMap) -> Option<Refusal> {
 }
 
 /// A web page of another host sent this. A page whose own name was made to point here (DNS rebinding) names itself in both
-/// headers, so that a host which is neither an address nor `localhost` is not believed.
+/// headers, so that a host which is neither an address nor `localhost` is not believed, unless the request shows a token: that, no
+/// other page has.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let authority = |uri: &HeaderValue| uri.to_str().ok()?.parse::<Uri>().ok()?.authority().cloned();
     let (Some(origin), Some(host)) = (authority(origin), headers.get(header::HOST).and_then(authority)) else {
         return true;
     };
-    origin != host || !is_own_name(&host)
+    origin != host || !is_own_name(&host) && !headers.contains_key(header::AUTHORIZATION)
 }
 
 /// An address, or `localhost`: no name that somebody else could have made to point here.

@@ -106,6 +106,9 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
     /// The region that answers.
     pub chosen: Option<String>,
+    /// The region that would answer if that one failed; `None`: no other can.
+    #[serde(default)]
+    pub next: Option<String>,
     /// The data of the answer section's records.
     pub answer: Vec<String>,
     /// TTL of the answer (of a negative one: its SOA's) in seconds.
@@ -197,6 +200,7 @@ pub fn explain(world: &World, request: &Request) -> Explanation {
         explanation.rule = rule_text(world.config, index, route, &decision);
         if let Outcome::Region { region, .. } = decision.outcome {
             explanation.chosen = Some(world.config.regions[region.index()].name.clone());
+            explanation.next = next(world, route, family, &decision, region);
         }
         explanation.candidates = candidates(world, route, family, &decision, address);
     }
@@ -234,6 +238,7 @@ fn answer(world: &World, request: &Request) -> Explanation {
         policy: None,
         candidates: Vec::new(),
         chosen: None,
+        next: None,
         answer: Vec::new(),
         ttl: None,
         scope: None,
@@ -341,6 +346,20 @@ fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &
         return answers.then_some((index, route));
     }
     None
+}
+
+/// Who would answer if `chosen` failed: of the others the first with the best standing, if any of them can.
+fn next(world: &World, route: &Route, family: Family, decision: &Decision, chosen: RegionId) -> Option<String> {
+    let (plan, health) = (&world.snapshot.plan, &world.snapshot.health);
+    let ranked = policy::ranking(plan, health, route, decision.rule, decision.ranked_by, decision.network_hash);
+    let others = ranked.filter(|region| *region != chosen).filter_map(|region| {
+        let id = route.pool(region).filter(|id| policy::pool(plan, *id).size(family) > 0)?;
+        let standing = health.pool(id).standing(family);
+        (standing < Standing::Failed).then_some((standing, region))
+    });
+    // Of equal ones the first stays.
+    let (_, region) = others.min_by_key(|(standing, _)| *standing)?;
+    Some(world.config.regions[region.index()].name.clone())
 }
 
 fn policy_name(ranking: &RankBy) -> &'static str {

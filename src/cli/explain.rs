@@ -271,6 +271,7 @@ mod tests {
                 candidate("ap", None, None, true, explain::LEFT_OUT),
             ],
             chosen: Some("us".into()),
+            next: None,
             answer: vec!["192.0.2.10".into(), "192.0.2.11".into()],
             ttl: Some(60),
             scope: Some(20),
@@ -311,6 +312,7 @@ mod tests {
             policy: None,
             candidates: Vec::new(),
             chosen: None,
+            next: None,
             answer: Vec::new(),
             ttl: None,
             scope: None,
@@ -345,6 +347,7 @@ mod tests {
             policy: None,
             candidates: Vec::new(),
             chosen: None,
+            next: None,
             answer: vec!["\"v=spf1\u{1b}[2J\"".into()],
             scope: Some(0),
             ..failover()

@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{message, peers::PEERS_MAX};
+use super::{
+    message::{self, NETWORKS_AT_ONCE},
+    peers::PEERS_MAX,
+};
 use crate::{geo::Network, latency::measurement::RTT_MS_MAX};
 
-/// Networks in one message, and in one round of telling.
-pub const NETWORKS_AT_ONCE: usize = 2_000;
 /// Networks of other servers that are kept, in all. Each server has an equal share.
 const NETWORKS_MAX: usize = 200_000;
 /// What has not changed is told again after so long.
@@ -87,6 +88,8 @@ impl Cell {
 struct Told {
     cell: Cell,
     at: Instant,
+    /// Milliseconds when it last counted as changed: what creeps changes, too, in the end.
+    counted_ms: f32,
 }
 
 /// What this server measured, at one moment.
@@ -133,7 +136,7 @@ impl Teller {
         let mut networks = Vec::new();
         for cell in own.cells.iter().map(|cell| cell.older(gone)) {
             if self.told.get(&cell.network).is_none_or(|told| told.is_outdated_by(&cell, now)) {
-                self.told.insert(cell.network, Told { cell, at: now });
+                self.told.insert(cell.network, Told { cell, at: now, counted_ms: cell.rtt_ms });
                 networks.push(cell.written());
                 if networks.len() == NETWORKS_AT_ONCE {
                     break;
@@ -157,7 +160,7 @@ impl Told {
     /// So much that estimates may differ, too.
     fn moves_estimates(&self, cell: &Cell, now: Instant) -> bool {
         let nearly = Cell { rtt_ms: self.cell.rtt_ms, ..*cell };
-        (self.cell.rtt_ms - cell.rtt_ms).abs() > 1.0 || self.differs_from(&nearly, now)
+        (self.counted_ms - cell.rtt_ms).abs() > 1.0 || self.differs_from(&nearly, now)
     }
 
     fn as_of(&self, now: Instant) -> Cell {
@@ -220,12 +223,14 @@ impl Latencies {
             };
             match heard.networks.entry(cell.network) {
                 Entry::Occupied(mut known) => {
-                    has_changed |= known.get().moves_estimates(&cell, now);
-                    known.insert(Told { cell, at: now });
+                    let is_moved = known.get().moves_estimates(&cell, now);
+                    let counted_ms = if is_moved { cell.rtt_ms } else { known.get().counted_ms };
+                    has_changed |= is_moved;
+                    known.insert(Told { cell, at: now, counted_ms });
                 }
                 Entry::Vacant(_) if is_full => self.left_out += 1,
                 Entry::Vacant(place) => {
-                    place.insert(Told { cell, at: now });
+                    place.insert(Told { cell, at: now, counted_ms: cell.rtt_ms });
                     has_changed = true;
                 }
             }

@@ -21,13 +21,19 @@ const NEEDS: u32 = 1;
 /// Longer messages are packed, in bytes.
 const PACK_ABOVE: usize = 1024;
 /// Most bytes of a message once it is unpacked.
-const BYTES_MAX: usize = 8 << 20;
+const BYTES_MAX: usize = 2 << 20;
 /// How a packed message begins (RFC 8878 §3.1.1).
 const PACKED: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Most observations in one message: with long delays in all of them it stays below the megabyte that NATS allows.
 pub const OBSERVATIONS_AT_ONCE: usize = 5_000;
+/// Longest version of a program, in bytes.
+const VERSION_BYTES_MAX: usize = 64;
+/// Networks in one message, and in one round of telling.
+pub const NETWORKS_AT_ONCE: usize = 2_000;
 /// Most decisions in one message.
 pub const DECISIONS_AT_ONCE: usize = 500;
+/// Most bytes of text in the decisions of one message.
+pub const DECISION_BYTES_AT_ONCE: usize = 256 << 10;
 
 /// Everything that can be said at once. Who says it stands in the subject, which NATS can hold the sender to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -228,7 +234,7 @@ pub enum Unreadable {
     #[error("it is no message: {0}")]
     Garbage(String),
     /// It would be too large.
-    #[error("it is larger than {} MiB", BYTES_MAX >> 20)]
+    #[error("it is larger than any that a server of this version writes")]
     TooLarge,
     /// It is from a version too far ahead.
     #[error(
@@ -291,13 +297,39 @@ impl Message {
             return Err(Unreadable::TooNew { needs: head.needs });
         }
         let read: Read = serde_json::from_slice(plain).map_err(|error| garbage(&error))?;
-        Ok(read.say)
+        read.say.bounded()
+    }
+}
+
+impl Message {
+    /// The same, if it holds no more than any server of ours says at once.
+    fn bounded(self) -> Result<Message, Unreadable> {
+        let views = |views: Option<&Vec<Observation>>| views.map_or(0, Vec::len);
+        let version = self.beat.as_ref().map_or("", |beat| &beat.version);
+        let fits = views(self.delta.as_ref().map(|delta| &delta.views)) <= OBSERVATIONS_AT_ONCE
+            && views(self.snapshot.as_ref().map(|part| &part.views)) <= OBSERVATIONS_AT_ONCE
+            && self.decisions.len() <= DECISIONS_AT_ONCE
+            && self.cells.as_ref().map_or(0, |cells| cells.networks.len()) <= NETWORKS_AT_ONCE
+            && version.len() <= VERSION_BYTES_MAX
+            && !version.contains(char::is_control);
+        if fits { Ok(self) } else { Err(Unreadable::TooLarge) }
     }
 }
 
 fn garbage(error: &dyn std::fmt::Display) -> Unreadable {
     const SHOWN_MAX: usize = 200;
     Unreadable::Garbage(error.to_string().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect())
+}
+
+impl Decision {
+    /// Bytes of all its texts, in round figures.
+    pub fn text_len(&self) -> usize {
+        /// Names of fields and numbers.
+        const FRAME: usize = 200;
+        let lists = self.conflicts.iter().map(String::len).sum::<usize>()
+            + self.knows.iter().map(|(_, node)| node.len() + 30).sum::<usize>();
+        FRAME + self.node.len() + self.target.len() + self.reason.len() + self.by.len() + lists
+    }
 }
 
 impl Observation {

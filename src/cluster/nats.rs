@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use async_nats::{ConnectOptions, Event as NatsEvent, ServerAddr, Subscriber};
+use async_nats::{ConnectOptions, Event as NatsEvent, ServerAddr, Subscriber, client::PublishErrorKind};
 use futures_util::{StreamExt, stream::select_all};
 use tokio::{
     sync::mpsc,
@@ -104,6 +104,8 @@ async fn connection(config: &Cluster, link: &Link, carrier: &mut Carrier) -> Str
                 let (subject, len) = (subject::subject(&config.prefix, &config.node, &topic), bytes.len());
                 match timeout(PATIENCE, client.publish(subject, bytes.into())).await {
                     Ok(Ok(())) => link.count_sent(len),
+                    // It costs itself alone: the connection is fine.
+                    Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => link.count_dropped(1),
                     Ok(Err(error)) => return format!("cannot send: {error}"),
                     Err(_) => return "the server takes nothing more".into(),
                 }

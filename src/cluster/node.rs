@@ -17,7 +17,10 @@ use super::{
     Cluster, Decisions, Shared,
     exchange::{Event, Exchange, random},
     latencies::Teller,
-    message::{Ask, Beat, DECISIONS_AT_ONCE, Delta, Message, OBSERVATIONS_AT_ONCE, Observation, Seen, Snapshot},
+    message::{
+        Ask, Beat, DECISION_BYTES_AT_ONCE, DECISIONS_AT_ONCE, Delta, Message, OBSERVATIONS_AT_ONCE, Observation, Seen,
+        Snapshot,
+    },
     now,
     peers::{FRESH_FOR, Taken},
     subject::Topic,
@@ -451,7 +454,7 @@ impl<'c> Member<'c> {
             }
         }
         if decisions {
-            for decisions in self.decisions.all().chunks(DECISIONS_AT_ONCE) {
+            for decisions in in_messages(&self.decisions.all()) {
                 self.say(to.clone(), &Message { decisions: decisions.to_vec(), ..Message::default() });
             }
         }
@@ -463,7 +466,7 @@ impl<'c> Member<'c> {
         let new: Vec<_> = ours(self.decisions.all()).filter(|decision| decision.counter > self.decided).collect();
         let Some(highest) = new.iter().map(|decision| decision.counter).max() else { return };
         self.decided = highest;
-        for decisions in new.chunks(DECISIONS_AT_ONCE) {
+        for decisions in in_messages(&new) {
             self.say(Topic::Decide, &Message { decisions: decisions.to_vec(), ..Message::default() });
         }
     }
@@ -475,6 +478,21 @@ impl Told {
         let age_s = wall.duration_since(self.since).map_or(0, |age| age.as_secs());
         (self.said.seen != Seen::Nothing).then(|| Observation { age_s, ..self.said.clone() })
     }
+}
+
+/// Decisions in parts that fit into a message each.
+fn in_messages(decisions: &[super::Decision]) -> Vec<&[super::Decision]> {
+    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, decision) in decisions.iter().enumerate() {
+        let len = decision.text_len();
+        if at > start && (at - start == DECISIONS_AT_ONCE || bytes + len > DECISION_BYTES_AT_ONCE) {
+            parts.push(&decisions[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += len;
+    }
+    parts.extend((start < decisions.len()).then(|| &decisions[start..]));
+    parts
 }
 
 fn asking(ask: Ask) -> Message {

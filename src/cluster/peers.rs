@@ -259,7 +259,8 @@ impl Peers {
         }
         let (run, seq) = (delta.run, delta.seq);
         peer.waiting.retain(|_, waiting| waiting.run == run);
-        if peer.waiting.len() < PARTS_MAX {
+        let is_next = run == peer.run && seq == peer.seq + 1;
+        if is_next || peer.waiting.len() < PARTS_MAX {
             peer.waiting.insert(seq, delta);
         }
         let mut targets = Vec::new();

@@ -208,7 +208,7 @@ fn sort_out<'t>(trial: &Trial<'t>, folds: usize) -> (Vec<Judged<'t>>, Vec<Row>, 
 pub fn sample(rows: &[Row], rows_max: usize) -> Vec<Row> {
     let every = rows.len().div_ceil(rows_max.max(1)).max(1);
     // By other bits than those that deal the folds, or all would be dealt into one.
-    let is_taken = |key: Key| (mixed(key) >> 32) % every as u64 == 0;
+    let is_taken = |key: Key| (mixed(key) >> 32).is_multiple_of(every as u64);
     rows.iter().filter(|row| key(&row.network).is_none_or(is_taken)).copied().collect()
 }
 

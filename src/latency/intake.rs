@@ -88,6 +88,8 @@ struct Told {
     /// In `Intake::cells`, up to here from where the one before ends.
     cells_end: usize,
     is_alone: bool,
+    /// What was measured is true of its place: clients of resolvers that send client subnets may be anywhere.
+    is_of_place: bool,
 }
 
 struct Intake<'i> {
@@ -128,7 +130,7 @@ impl Intake<'_> {
             match place.filter(|place| place.coordinates.is_some()) {
                 Some(place) => {
                     let is_alone = members.clone().all(|row| row.is_alone);
-                    self.told.push(Told { place, asn, cells_end: self.cells.len(), is_alone });
+                    self.told.push(Told { place, asn, cells_end: self.cells.len(), is_alone, is_of_place: !is_alone });
                 }
                 None => self.cells.truncate(start),
             }
@@ -151,7 +153,13 @@ impl Intake<'_> {
             self.merge(members.into_iter(), Some(&place), &mut series);
             if !series.is_empty() {
                 self.cells.extend(series.iter().map(cell_of));
-                self.told.push(Told { place, asn: None, cells_end: self.cells.len(), is_alone: true });
+                self.told.push(Told {
+                    place,
+                    asn: None,
+                    cells_end: self.cells.len(),
+                    is_alone: true,
+                    is_of_place: true,
+                });
             }
         }
     }
@@ -192,15 +200,16 @@ impl Intake<'_> {
         let mut gathered: BTreeMap<u32, Gathered> = BTreeMap::new();
         let mut start = 0;
         for told in &self.told {
-            let Some(coordinates) = told.place.coordinates else { continue };
+            let cells = &self.cells[start..told.cells_end];
+            start = told.cells_end;
+            let Some(coordinates) = told.place.coordinates.filter(|_| told.is_of_place) else { continue };
             let direction = Direction::of(coordinates);
             let cell = gathered.entry(degree_cell(coordinates)).or_insert_with(|| Gathered::new(direction));
             cell.networks += 1;
-            for measured in &self.cells[start..told.cells_end] {
+            for measured in cells {
                 let km = direction.distance_km(self.sites[measured.region.index()].direction());
                 cell.add(&self.prior, measured, model::rtt_ms(km));
             }
-            start = told.cells_end;
         }
         self.counts.cells = gathered.len();
         let prior = &self.prior;
@@ -340,7 +349,8 @@ fn canonical(net: IpNet) -> (IpNet, (u128, u128), Family) {
         IpNet::V4(net) => as_v4(net),
         IpNet::V6(v6) => {
             let embedded = embedded_v4(v6.network()).and_then(|embedded| {
-                let len = v6.prefix_len().checked_sub(embedded.offset_bits)?;
+                // A prefix that embeds all of IPv4 says nothing of any network there.
+                let len = v6.prefix_len().checked_sub(embedded.offset_bits).filter(|len| *len > 0)?;
                 ipnet::Ipv4Net::new(embedded.v4, len.min(32)).ok()
             });
             let bounds = (v6.network().to_bits(), v6.broadcast().to_bits());

@@ -129,7 +129,7 @@ pub fn build(sources: &Sources, specs: &[MapSpec]) -> Result<Built, GeoError> {
 
     let mut v6_builders = Vec::with_capacity(specs.len());
     for (index, ((spec, tables), v4)) in specs.iter().zip(&mut tables).zip(&v4).enumerate() {
-        let uniform = (v4.iter().count() == 1).then(|| v4.find(0).0);
+        let uniform = (v4.len() == 1).then(|| v4.find(0).0);
         let embedding = uniform.unwrap_or_else(|| tables.entry(EMBEDDING));
         let overlay = v6_overlay(spec, sources.asns, embedding)?;
         v6_builders.push(RangeBuilder::<u128>::new(sources, index, spec, overlay));

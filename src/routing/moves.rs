@@ -14,7 +14,7 @@ use crate::{
     geo::{GeoError, Locations, Place},
 };
 
-/// Networks of a range that draws of a `weighted` policy, or windows, are worked out for: the draws are even, so a few stand for all.
+/// Networks of a range that draws of a `weighted` policy are worked out for: the draws are even, so a few stand for all.
 const DRAWS: u32 = 8;
 
 /// A plan in a state of health.
@@ -63,7 +63,7 @@ impl Flow {
 }
 
 /// The milliseconds from an address at a place to a region of the side before (`false`) or after (`true`).
-pub type Estimate<'e> = &'e dyn Fn(IpAddr, u32, &Place, RegionId, bool) -> Option<f32>;
+pub type Estimate<'e> = &'e dyn Fn(IpAddr, &Place, RegionId, bool) -> Option<f32>;
 
 /// Follows each pair through all located networks of both families: IPv4, IPv6. `locations` are those of the change's outcome.
 ///
@@ -77,17 +77,17 @@ pub fn compare(
     estimate: Estimate,
 ) -> Result<Vec<[Tally; 2]>, GeoError> {
     let mut tallies = vec![<[Tally; 2]>::default(); pairs.len()];
-    locations.walk_v4(&mut |first, last, id, place| {
+    locations.walk_v4(&mut |first, last, _, place| {
         for (pair, tally) in pairs.iter().zip(&mut tallies) {
             follow(before, after, pair, (first, last), &mut tally[0], &|address, region, side| {
-                estimate(address, id, place, region, side)
+                estimate(address, place, region, side)
             });
         }
     })?;
-    locations.walk_v6(&mut |first, last, id, place| {
+    locations.walk_v6(&mut |first, last, _, place| {
         for (pair, tally) in pairs.iter().zip(&mut tallies) {
             follow(before, after, pair, (first, last), &mut tally[1], &|address, region, side| {
-                estimate(address, id, place, region, side)
+                estimate(address, place, region, side)
             });
         }
     })?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::world::World;
 use crate::{
     config::model::RegionId,
-    geo::{GeoError, Place},
+    geo::{AsnTable, Continent, GeoError, Place, place::CountryCode},
     latency::estimator::{Client, Room},
     routing::{
         Plan,
@@ -187,18 +187,23 @@ fn compare(
     let rooms: [RefCell<Room>; 2] = Default::default();
     let estimates = |address: IpAddr, place: &Place, region: RegionId, is_after: bool| {
         let estimator = if is_after { &new.estimator } else { &old.estimator };
-        let (at, client) = (place.coordinates?, estimator.client(address, None));
+        let asns = if is_after { &new.asns } else { &old.asns };
+        let asn = asns.as_ref().and_then(|asns| asns.lookup(address));
+        let (at, client) = (place.coordinates?, estimator.client(address, asn));
         let mut known = known.borrow_mut();
-        let ms = known.entry((at.latitude.to_bits(), at.longitude.to_bits(), client, is_after)).or_insert_with(|| {
-            let mut ms = vec![f32::INFINITY; estimator.sites().len()];
-            estimator.fill(place, client, &mut rooms[usize::from(is_after)].borrow_mut(), &mut ms);
-            ms
-        });
+        let ms = known
+            .entry((at.latitude.to_bits(), at.longitude.to_bits(), place.country, place.continent, client, is_after))
+            .or_insert_with(|| {
+                let mut ms = vec![f32::INFINITY; estimator.sites().len()];
+                estimator.fill(place, client, &mut rooms[usize::from(is_after)].borrow_mut(), &mut ms);
+                ms
+            });
         ms.get(region.index()).copied().filter(|ms| ms.is_finite())
     };
-    let _held = new.locations.hold()?;
+    let hold = |world: &World| world.asns.as_deref().map(AsnTable::hold).transpose();
+    let _held = (new.locations.hold()?, hold(old)?, hold(new)?);
     let sides = (Side { plan: &old.plan, health: before }, Side { plan: &new.plan, health: after });
-    let tallies = moves::compare(sides.0, sides.1, &pairs, &new.locations, &|address, _, place, region, is_after| {
+    let tallies = moves::compare(sides.0, sides.1, &pairs, &new.locations, &|address, place, region, is_after| {
         estimates(address, place, region, is_after)
     })?;
     let routes = named.into_iter().zip(pair_of).map(|(((zone, route), pair), at)| {
@@ -215,7 +220,7 @@ fn compare(
 }
 
 /// Estimates by place, what is known of the network besides, and side.
-type Known = HashMap<(u32, u32, Client, bool), Vec<f32>>;
+type Known = HashMap<(u32, u32, Option<CountryCode>, Option<Continent>, Client, bool), Vec<f32>>;
 
 fn name_of(world: &World, route: &Route) -> (String, String) {
     (world.config.zones[route.zone].origin.to_string(), route.label.clone())

@@ -10,7 +10,10 @@ mod target;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::target::Target;
+pub use self::{
+    ledger::{CONFLICTS_MAX, KNOWS_MAX},
+    target::Target,
+};
 use super::state::Stored;
 use crate::routing::{
     Plan,

@@ -1,41 +1,51 @@
 //! What the cluster asks of this server: the decisions of its operators, as they go over the wire and as they come.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 
 use tokio::sync::watch;
 
 use super::{
     eyes,
     live::Live,
-    overrides::{Decision, Override, Target},
+    overrides::{CONFLICTS_MAX, Decision, KNOWS_MAX, Override, Target},
     world::unix_s,
 };
 use crate::cluster::{self, Decisions, message, subject::is_name};
 
 /// Longest target, reason and name of a person in a decision of another server, in bytes.
 const TEXT_BYTES_MAX: usize = 600;
-/// Most servers and conflicts in a decision of another server.
-const LIST_MAX: usize = 256;
+/// Messages with decisions that are taken in at a time.
+const TAKING_MAX: usize = 8;
 /// Greatest counter, which nobody counts up to.
 const COUNTER_MAX: u64 = 1 << 53;
 
 /// Takes part in the cluster, for ever.
 pub async fn share(live: Arc<Live>) {
-    let decisions = Arc::new(Shared(live.clone()));
+    let decisions = Arc::new(Shared { live: live.clone(), taking: Arc::default() });
     let taking_part = cluster::run(live.cluster.clone(), live.board.clone(), decisions);
     tokio::join!(taking_part, eyes::tell(live.clone()));
 }
 
-struct Shared(Arc<Live>);
+struct Shared {
+    live: Arc<Live>,
+    /// Messages with decisions that are being taken in.
+    taking: Arc<AtomicUsize>,
+}
 
 impl Decisions for Shared {
     fn digest(&self) -> u64 {
-        self.0.overrides_digest()
+        self.live.overrides_digest()
     }
 
     fn all(&self) -> Vec<message::Decision> {
         let now_s = unix_s(SystemTime::now());
-        self.0.overrides().known().map(|o| written(o, now_s)).collect()
+        self.live.overrides().known().map(|o| written(o, now_s)).collect()
     }
 
     fn take(&self, from: &str, decisions: Vec<message::Decision>) {
@@ -49,12 +59,20 @@ impl Decisions for Shared {
                 "decisions of another server were not taken in: they are broken"
             );
         }
-        let (live, from) = (self.0.clone(), from.to_string());
-        tokio::task::spawn_blocking(move || live.learn(&from, read.into_iter().flatten().collect()));
+        if self.taking.fetch_add(1, Relaxed) >= TAKING_MAX {
+            // Whoever has more to tell is asked for it again: the digests still differ.
+            self.taking.fetch_sub(1, Relaxed);
+            return;
+        }
+        let (live, from, taking) = (self.live.clone(), from.to_string(), self.taking.clone());
+        tokio::task::spawn_blocking(move || {
+            live.learn(&from, read.into_iter().flatten().collect());
+            taking.fetch_sub(1, Relaxed);
+        });
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
-        self.0.decided()
+        self.live.decided()
     }
 }
 
@@ -83,8 +101,9 @@ fn read(decision: &message::Decision, now_s: u64) -> Option<Override> {
     let fits = texts.into_iter().all(|text| is_line(text))
         && counters.into_iter().all(|counter| (1..COUNTER_MAX).contains(&counter))
         && names.into_iter().all(|name| is_name(name))
-        && decision.knows.len() <= LIST_MAX
-        && decision.conflicts.len() <= LIST_MAX
+        && decision.knows.len() <= KNOWS_MAX
+        && decision.knows.iter().all(|(counter, _)| *counter < decision.counter)
+        && decision.conflicts.len() <= CONFLICTS_MAX
         && !decision.target.is_empty();
     let all = [Decision::Up, Decision::Drain, Decision::Down, Decision::Auto];
     let state = all.into_iter().find(|state| state.as_str() == decision.state)?;

@@ -78,9 +78,6 @@ fn a_region_is_down_when_more_than_half_of_the_servers_see_it_down() {
 
     b.sees(EU, "up");
     wait_for_answers(&[a, b, c, &d], EU);
-    for region in ["us", "eu"] {
-        assert!(a.log_count(&format!("{region} is down")) == 0);
-    }
 }
 
 #[test]

@@ -5,8 +5,9 @@ set -Eeuo pipefail
 cd "$(dirname "$0")/../.."
 binary=$(realpath "${1:-target/release/isochrone}")
 (cd docs/prometheus && promtool check rules alerts.yml && promtool test rules alerts_test.yml && promtool check config prometheus.yml)
-work=$(mktemp -d) server="" prometheus=""
+work=$(mktemp -d) server="" prometheus="" web=""
 end() {
+  [ -z "$web" ] || kill "$web" 2>/dev/null || true
   [ -z "$server" ] || kill "$server" 2>/dev/null || true
   [ -z "$prometheus" ] || kill "$prometheus" 2>/dev/null || true
   wait
@@ -79,4 +80,3 @@ while True:
     time.sleep(0.5)
 print(f"Grafana dashboard: {len(queries)} queries understood by Prometheus, none without the data that it must have")
 PY
-kill $web

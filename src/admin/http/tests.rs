@@ -126,6 +126,7 @@ impl Operations for Scripted {
             policy: None,
             candidates: Vec::new(),
             chosen: None,
+            next: None,
             answer: Vec::new(),
             ttl: None,
             scope: None,

@@ -111,7 +111,7 @@ function explained(it) {
   const facts = [["Client network", it.client.prefix], ["Place", place(it.client)], ["Zone", it.zone ?? "none that is served here"],
     ["Route", it.route ?? "none"], ["Rule", it.rule ?? "none matched"], ["Policy", it.policy ?? "–"], ["Answer", it.answer.join(", ") || it.rcode],
     ["TTL", it.ttl === null ? "–" : `${it.ttl} s`], ["ECS scope", it.scope === null ? "–" : `/${it.scope}`]];
-  const next = it.candidates.filter((candidate) => candidate.healthy && candidate.region !== it.chosen && !candidate.reason.startsWith("left out"))[0];
+  const next = it.candidates.find((candidate) => candidate.region === it.next);
   const row = (candidate) => el("tr", candidate.region === it.chosen ? { class: "chosen" } : {},
     el("th", { scope: "row" }, candidate.region), el("td", { class: "number" }, ms(candidate.estimate_ms)),
     el("td", {}, [candidate.source ?? "–", candidate.samples ? `${candidate.samples} samples` : null].filter((part) => part).join(", ")),
@@ -121,7 +121,7 @@ function explained(it) {
   const head = ["Region", "Estimate", "From", "Distance", "Health", "Why"].map((text, n) =>
     el("th", { scope: "col", class: n === 1 || n === 3 ? "number" : null }, text));
   return [
-    el("p", { class: "verdict" }, `${verdict}.`, next ? ` If ${it.chosen} dies: ${next.region}, ${ms(next.estimate_ms)}.` : ""),
+    el("p", { class: "verdict" }, `${verdict}.`, next ? ` If ${it.chosen} dies: ${next.region}, ${ms(next.estimate_ms)}.` : it.chosen ? ` If ${it.chosen} dies, no other can answer.` : ""),
     it.candidates.length ? el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Candidates" },
       el("table", {}, el("caption", {}, "Candidates, best first"), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...it.candidates.map(row)))) : null,
     el("dl", { class: "facts" }, ...facts.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text)))),
@@ -404,6 +404,7 @@ function listen() {
 }
 
 $("explain").addEventListener("submit", explain);
+$("confirm-cancel").addEventListener("click", () => $("confirm").close());
 const asked = new URLSearchParams(location.hash.slice(1));
 for (const field of ["name", "client", "type"]) {
   if (asked.get(field)) $("explain").elements[field].value = asked.get(field);

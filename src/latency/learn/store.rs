@@ -52,6 +52,8 @@ struct Entry {
     weighed_s: u64,
     /// When a query of its hosts had a client subnet; 0: never.
     subnet_s: u64,
+    /// Milliseconds when it last counted as changed: a level that creeps changes, too, in the end.
+    counted_ms: Option<f32>,
 }
 
 /// What is known of a network.
@@ -116,12 +118,23 @@ impl Store {
                 weight: 0.0,
                 weighed_s: now_s,
                 subnet_s: self.unmeasured_subnets.remove(&network).unwrap_or(0),
+                counted_ms: None,
             }),
         };
         entry.weigh(1.0, now_s);
         let taken = Taken::In { samples: entry.path.samples(now_s), is_in_doubt: entry.path.is_in_doubt() };
-        if before.is_none_or(|before| self.of(network, now_s).is_none_or(|after| before.differs_from(&after))) {
-            self.generation += 1;
+        let after = self.of(network, now_s);
+        let carries = |known: Option<Measured>| known.map(|known| known.carries());
+        if let Some(entry) = self.networks.get_mut(&network) {
+            let ms = after.map(|after| after.rtt_ms);
+            let has_moved = match (entry.counted_ms, ms) {
+                (Some(counted), Some(ms)) => (ms - counted).abs() > 1.0,
+                (counted, ms) => counted.is_some() != ms.is_some(),
+            };
+            if has_moved || carries(before) != carries(after) {
+                entry.counted_ms = ms;
+                self.generation += 1;
+            }
         }
         if self.networks.len() > NETWORKS_MAX + NEWCOMERS_MAX {
             self.put_out_the_lightest(now_s);
@@ -220,7 +233,7 @@ impl Store {
         let count = remembered.len();
         let sound = remembered.into_iter().filter(|known| known.is_sound(now_s)).filter_map(|known| {
             let Remembered { network, path, weight, weighed_s, subnet_s } = known;
-            Some((network.parse().ok()?, Entry { path, weight, weighed_s, subnet_s }))
+            Some((network.parse().ok()?, Entry { path, weight, weighed_s, subnet_s, counted_ms: None }))
         });
         self.networks = sound.take(NETWORKS_MAX).collect();
         self.forget_old(now_s);
@@ -245,12 +258,11 @@ impl Store {
 }
 
 impl Measured {
-    /// Estimates may differ, too.
-    fn differs_from(&self, other: &Measured) -> bool {
+    /// What its samples are worth, in steps.
+    fn carries(&self) -> u32 {
         /// From here on one more sample says little.
         const MANY: u32 = 8;
-        let carries = |known: &Measured| known.samples.min(MANY) + known.samples.max(MANY).ilog2();
-        (self.rtt_ms - other.rtt_ms).abs() > 1.0 || carries(self) != carries(other)
+        self.samples.min(MANY) + self.samples.max(MANY).ilog2()
     }
 }
 

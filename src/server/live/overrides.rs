@@ -15,6 +15,8 @@ use crate::{
 
 /// Most routes that a warning names.
 const NAMED_MAX: usize = 5;
+/// Decisions of others that are taken in without a pause: whoever follows health waits for them.
+const AT_ONCE: usize = 16;
 
 /// What a decision did.
 #[derive(Debug)]
@@ -78,17 +80,19 @@ impl Live {
 
     /// Takes in decisions that another server knows, publishes what follows from them, and keeps them on disk. Waits for the disk.
     pub fn learn(&self, from: &str, decisions: Vec<Override>) {
-        let news: Vec<Override> = {
+        let mut news: Vec<Override> = Vec::new();
+        for some in decisions.chunks(AT_ONCE) {
             let mut control = self.control();
-            let is_news = |new: &Override| control.overrides.merge(new.clone());
-            let news: Vec<Override> = decisions.into_iter().filter(is_news).collect();
-            if news.is_empty() {
-                return;
+            let before = news.len();
+            news.extend(some.iter().filter(|new| control.overrides.merge((*new).clone())).cloned());
+            if news.len() > before {
+                control.overrides.expire(unix_s(SystemTime::now()));
+                self.take_up_overrides(&mut control);
             }
-            control.overrides.expire(unix_s(SystemTime::now()));
-            self.take_up_overrides(&mut control);
-            news
-        };
+        }
+        if news.is_empty() {
+            return;
+        }
         self.decided.send_modify(|count| *count += 1);
         for o in news.iter().filter(|o| !o.over) {
             let (target, state) = (o.target.to_string(), o.state.as_str());

@@ -12,14 +12,22 @@ const ENDED_MAX: usize = 4 * OVERRIDES_MAX;
 /// Most decisions in force that others may bring.
 const FOREIGN_MAX: usize = 2 * OVERRIDES_MAX;
 /// Most servers that one is known to know of.
-const KNOWS_MAX: usize = 256;
+pub const KNOWS_MAX: usize = 256;
 /// Most conflicts that are told of one decision.
-const CONFLICTS_MAX: usize = 8;
+pub const CONFLICTS_MAX: usize = 8;
+/// A counter is one more than the highest that was known where it was given: one that is so far beyond all that is known here was made
+/// up, and would leave no room for others.
+const COUNTERS_MISSED_MAX: u64 = 1 << 20;
 
 impl Override {
     /// Its place among all decisions.
     pub fn stamp(&self) -> Stamp {
         (self.counter, self.node.clone())
+    }
+
+    /// The same without a copy.
+    fn place(&self) -> (u64, &str) {
+        (self.counter, &self.node)
     }
 
     /// It was made by somebody who knew of `other`, or on the same server.
@@ -70,6 +78,9 @@ impl Overrides {
 
     /// Takes in what another server knows. True when it was news.
     pub fn merge(&mut self, new: Override) -> bool {
+        if new.counter > self.highest() + COUNTERS_MISSED_MAX {
+            return false;
+        }
         if self.list.len() >= FOREIGN_MAX && new.state != Decision::Auto {
             return false;
         }
@@ -77,23 +88,24 @@ impl Overrides {
     }
 
     fn admit(&mut self, mut new: Override) -> bool {
+        let mut known = self.list.iter_mut().chain(&mut self.ended);
+        if let Some(known) = known.find(|old| old.place() == new.place() && old.target == new.target) {
+            return known.take_conflicts(std::mem::take(&mut new.conflicts));
+        }
         let mut all: Vec<Override> = std::mem::take(&mut self.list);
         all.append(&mut self.ended);
-        let is_news = match all.iter_mut().find(|old| old.stamp() == new.stamp() && old.target == new.target) {
-            Some(known) => known.take_conflicts(std::mem::take(&mut new.conflicts)),
-            None => match all.iter_mut().find(|old| old.stamp() > new.stamp() && old.target.covers(&new.target)) {
-                Some(newer) => newer.note_conflict(&new),
-                None => {
-                    let is_covered = |old: &Override| old.stamp() < new.stamp() && new.target.covers(&old.target);
-                    let (covered, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_covered);
-                    all = kept;
-                    for old in &covered {
-                        new.note_conflict(old);
-                    }
-                    all.push(new);
-                    true
+        let is_news = match all.iter_mut().find(|old| old.place() > new.place() && old.target.covers(&new.target)) {
+            Some(newer) => newer.note_conflict(&new),
+            None => {
+                let is_covered = |old: &Override| old.place() < new.place() && new.target.covers(&old.target);
+                let (covered, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_covered);
+                all = kept;
+                for old in &covered {
+                    new.note_conflict(old);
                 }
-            },
+                all.push(new);
+                true
+            }
         };
         self.sort_out(all);
         is_news
@@ -115,7 +127,7 @@ impl Overrides {
     /// Puts everything in its place: what is in force, and what has ended. An exception that there is nothing older to except from is
     /// not in force.
     fn sort_out(&mut self, mut all: Vec<Override>) {
-        all.sort_by_cached_key(Override::stamp);
+        all.sort_by(|a, b| a.place().cmp(&b.place()));
         let mut has_older = [false; 2]; // of regions, of endpoints
         for o in all {
             let older = &mut has_older[usize::from(o.target.is_of_endpoints())];
@@ -312,7 +324,7 @@ mod tests {
         #[test]
         fn the_order_in_which_decisions_come_does_not_matter(all in vec(decision(), 0..12), seed in 0usize..1000) {
             let mut all = all;
-            all.sort_by_cached_key(Override::stamp);
+            all.sort_by(|a, b| a.place().cmp(&b.place()));
             all.dedup_by_key(|o| o.stamp()); // a server numbers each of its decisions once
             let mut turned = all.clone();
             turned.rotate_left(seed % all.len().max(1));

@@ -112,13 +112,17 @@ try {
   // Overrides, with confirmation, and back out of it.
   const change = (target) => page.getByRole("button", { name: target, exact: true });
   await change("Change region ap").click();
-  await page.locator("#confirm button[value=cancel]").click();
+  await page.locator("#confirm-cancel").click();
   await change("Change region ap").click();
   await page.locator("#confirm select[name=state]").selectOption("drain");
   await page.locator("#confirm input[name=reason]").fill("new switch");
   await page.locator("#confirm-go").click();
   await until("ap is drained", async () => /drained, forced drain/.test(await page.locator("article[aria-label=ap]").innerText()));
   assert.match(await page.locator("article[aria-label=ap]").innerText(), /new switch/);
+  // What is drained comes after all others: a client near it, whose region would die next.
+  await page.locator("#explain input[name=client]").fill("202.12.29.7");
+  await page.locator("#explain button").click();
+  await until("the region after next", async () => /202\.12\.29\.7 gets (us|eu).* If \1 dies: (eu|us),/.test(await text("#explanation")));
   await until("the audit", async () => /ap: forced drain by/.test(await text("#events")));
   await change("Change region ap").click();
   await page.locator("#confirm select[name=state]").selectOption("auto");
