@@ -54,6 +54,7 @@ use crate::{
         model::{Config, Encrypted, Server},
     },
     health::{Board, NetProbe, Prober, install_crypto_provider},
+    sys::memory::give_back,
     transport::{self, BindError, Bound, BoundEncrypted, Serving, Worker},
 };
 
@@ -236,6 +237,7 @@ async fn control(
     admin_listener: Option<TcpListener>,
     ready: &Ready,
 ) -> Result<(), ServeError> {
+    free(()); // compiling needed much more than what is left of it
     let (stop, stopping) = channel::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -267,7 +269,10 @@ async fn control(
                 Some(format!("asked by {}", request.by))
             }
             _ = tick.tick() => {
-                live.housekeep();
+                let let_go = live.housekeep();
+                if !let_go.is_empty() {
+                    free(let_go);
+                }
                 if live.end_overrides(world::unix_s(SystemTime::now())) {
                     let live = live.clone();
                     // An error is logged, and those that have ended are not taken up again in any case.
@@ -388,16 +393,18 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     let load = move || {
         let config = crate::config::load(&running.path)?;
         let past = Past { before: Some(&running), learnt: eyes::rows(&live_then, &config) };
-        at_leisure(|| World::compile_after(config, &running.path, past))
+        let world = World::compile_after(config, &running.path, past)?;
+        Ok::<_, Report>(live_then.make_ready(world))
     };
-    let loaded = tokio::task::spawn_blocking(load).await;
+    let loaded = tokio::task::spawn_blocking(|| at_leisure(load)).await;
     match loaded {
-        Ok(Ok(world)) => {
+        Ok(Ok(ready)) => {
+            let world = ready.world();
             tell_what_needs_a_restart(&before.config, &world.config);
             tell_of_secrets(&world);
             serving.set_limits(&world.config.server.limits);
-            let world = Arc::new(world);
-            live.take_up(world.clone(), prober);
+            live.take_up(ready, prober);
+            free(before);
             world.log_warnings();
             Files::of(&world.config.server).tell_if_short(world.targets());
             tracing::info!("reloaded: {}", world.summary());
@@ -415,6 +422,15 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
             Err(why)
         }
     }
+}
+
+/// Frees what may be large where that delays nobody, and gives the memory back to the system.
+fn free<T: Send + 'static>(done_with: T) {
+    let work = || {
+        drop(done_with);
+        give_back();
+    };
+    tokio::task::spawn_blocking(|| at_leisure(work));
 }
 
 /// Who knows the cookie secrets can make valid cookies for every address; who knows a signing key can sign anything in its zone; who

@@ -309,7 +309,7 @@ fn what_cannot_be_done_is_told_with_what_to_do_instead() {
         (force, "down", vec![JSON], 400, "send a body like"),
         (force, down, vec![], 415, "Content-Type: application/json"),
         (force, down, vec![JSON, "Origin: https://evil.example"], 403, "foreign web pages"),
-        (force, down, vec![JSON, "Host: evil.example"], 403, "under this name"),
+        (force, down, vec![JSON, "Host: evil.example"], 403, "not under another name"),
         (force, r#"{"state":"auto"}"#, vec![JSON], 200, "\"state\":\"auto\""),
     ] {
         let (code, text) = post(&server, path, body, &headers);

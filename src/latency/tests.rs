@@ -187,7 +187,7 @@ fn networks_of_a_system_speak_for_it_unless_they_speak_for_themselves_alone() {
         told[2].unwrap().source
     };
     assert_eq!(source(false), EstimateSource::System);
-    assert_eq!(source(true), EstimateSource::Neighbours);
+    assert_eq!(source(true), EstimateSource::Model);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::{
     geo::Network,
     health::{self, Board, Opinion, Prober},
     routing::{RateLimiter, Snapshot, health::Followed, signed::SignedAnswers},
-    telemetry::{DropReason, Registry, TransportKind, WorkerCounters},
+    telemetry::{AnswerKeys, DropReason, Registry, TransportKind, WorkerCounters},
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
     zone::ZoneTable,
@@ -83,6 +83,7 @@ struct Control {
     world: Arc<World>,
     zones: Arc<ZoneTable>, // of the world, with their present signatures
     epoch: u64,
+    answer_keys: Arc<AnswerKeys>, // of the world's plan
     health: Health,
     overrides: Overrides,
     /// For a configuration without a file of secrets.
@@ -93,6 +94,13 @@ struct Control {
     reload: Reload,
     panics: BTreeMap<&'static str, u64>,
     retired: Vec<Arc<Snapshot>>,
+}
+
+/// A world with all that can be worked out before it is taken up.
+pub struct ReadyWorld {
+    world: Arc<World>,
+    answer_keys: Arc<AnswerKeys>,
+    health: Health,
 }
 
 /// Zones that were signed anew, and what their routes answer.
@@ -109,6 +117,13 @@ struct Health {
     opinions: Vec<Opinion>,
     /// The board's generation up to which changes were taken in.
     seen: u64,
+}
+
+impl ReadyWorld {
+    /// The world.
+    pub fn world(&self) -> Arc<World> {
+        self.world.clone()
+    }
 }
 
 impl Health {
@@ -149,8 +164,9 @@ impl Live {
         let zones = world.zones.clone();
         let rate_limiter = rate_limiter(world.config.server.limits.responses_per_second, None);
         let secrets = world.cookie_secrets.unwrap_or(cookies);
-        let snapshot =
-            world.first_snapshot(health.view.view().clone(), keys, secrets).with_rate_limiter(rate_limiter.clone());
+        let snapshot = world
+            .first_snapshot(health.view.view().clone(), keys.clone(), secrets)
+            .with_rate_limiter(rate_limiter.clone());
         let now = SystemTime::now();
         let learning = Learning::default();
         learning.adopt(&world.config, &state);
@@ -169,6 +185,7 @@ impl Live {
                 world,
                 zones,
                 epoch: changes.epoch,
+                answer_keys: keys,
                 health,
                 overrides,
                 cookies,
@@ -224,13 +241,25 @@ impl Live {
         }
     }
 
+    /// Works out what [`Live::take_up`] needs of a new world, which takes its time with many routes; nothing waits for it.
+    pub fn make_ready(&self, world: World) -> ReadyWorld {
+        let answer_keys = self.registry.answer_keys(world.plan.answer_labels(&world.config));
+        let health = Health::new(&world, &self.overrides());
+        ReadyWorld { world: Arc::new(world), answer_keys, health }
+    }
+
     /// Takes up a new world: its targets go to the prober (those that stay keep their verdicts), its answers are published.
-    pub fn take_up(&self, world: Arc<World>, prober: &Prober) {
+    pub fn take_up(&self, ready: ReadyWorld, prober: &Prober) {
+        let ReadyWorld { world, answer_keys, health } = ready;
         self.learning.adopt(&world.config, &self.state);
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
         control.zones = world.zones.clone();
-        control.health = Health::new(&world, &control.overrides);
+        control.answer_keys = answer_keys;
+        control.health = health;
+        // Something may have been decided since it was made ready.
+        let forces = control.overrides.forces(&world.plan);
+        control.health.view.force(&world.plan, forces);
         control.rate_limiter =
             rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
         self.cluster.configure(world.config.cluster.as_ref());
@@ -274,17 +303,20 @@ impl Live {
         }
     }
 
-    /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and lets old snapshots go.
-    /// Those are held here until no worker reads them any more, so that none of them spends its time on freeing a whole map.
-    pub fn housekeep(&self) {
+    /// To be called now and then: makes new cookie secrets when it is time, tells of limited responses, and gives out the snapshots that
+    /// no worker reads any more. They are held until then so that no worker spends its time on freeing a whole map, and given out so
+    /// that whoever calls frees them where that delays nobody.
+    #[must_use]
+    pub fn housekeep(&self) -> Vec<Arc<Snapshot>> {
         let mut control = self.control();
-        control.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let let_go = control.retired.extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1).collect();
         if control.cookies_made.elapsed() >= COOKIE_SECRET_LASTS {
             control.cookies = CookieSecrets { current: random_secret(), previous: control.cookies.current };
             control.cookies_made = Instant::now();
             self.publish(&mut control, true, None);
         }
         self.tell_of_limiting(&mut control);
+        let_go
     }
 
     /// Where queries come from, brought up to `now`.
@@ -307,22 +339,16 @@ impl Live {
         if !even_if_equal && Arc::ptr_eq(&before.health, &health) {
             return false;
         }
-        let is_same_plan = Arc::ptr_eq(&before.plan, &world.plan);
-        let answer_keys = match is_same_plan {
-            true => before.answer_keys.clone(),
-            false => self.registry.answer_keys(world.plan.answer_labels(&world.config)),
-        };
         // A snapshot before with another plan is never without prepared ones, but where only the maps differ: routes and pools are
         // the same, and so are their numbers.
         let signed_before = prepared.unwrap_or(&before.signed);
         let signed = Arc::new(SignedAnswers::with(&world.plan, &health, &control.zones, signed_before, &for_each));
         let cookies = world.cookie_secrets.unwrap_or(control.cookies);
-        let zones = control.zones.clone();
+        let (zones, answer_keys) = (control.zones.clone(), control.answer_keys.clone());
         let published = Published { zones, health, signed, answer_keys, cookies };
         let snapshot = world.snapshot(before.generation + 1, published).with_rate_limiter(control.rate_limiter.clone());
         self.snapshot.store(Arc::new(snapshot));
         control.retired.push(before);
-        control.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         true
     }
 

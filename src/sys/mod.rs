@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod errors;
 pub mod limits;
+pub mod memory;
 pub mod options;
 pub mod priority;
 pub mod tcp_info;

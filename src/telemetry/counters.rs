@@ -27,6 +27,8 @@ pub struct WorkerCounters {
     tcp_connections: Counter,
     samples: Samples,
     answers: Mutex<Answers>,
+    /// Sums of slots that were given up, for readers.
+    folded: Mutex<BTreeMap<AnswerLabels, u64>>,
 }
 
 /// The labels of one answer counter.
@@ -86,12 +88,11 @@ pub struct Totals {
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
 
-/// Slots in use and slots given up: the worker only moves them here, adding them up is left to the readers.
+/// Slots in use and slots given up: the worker only moves them, adding them up is left to the readers.
 #[derive(Default)]
 struct Answers {
     current: Option<Arc<AnswerSlots>>,
     retired: Vec<Arc<AnswerSlots>>,
-    base: BTreeMap<AnswerLabels, u64>,
 }
 
 impl WorkerCounters {
@@ -166,7 +167,19 @@ impl WorkerCounters {
             tcp_connections: Counter::default(),
             samples: Samples::default(),
             answers: Mutex::default(),
+            folded: Mutex::default(),
         }
+    }
+
+    /// Adds up the slots that were given up, and returns those in use. A worker that gave them up no longer writes to them: it did so
+    /// itself. It waits for no reader: what takes time is done when its lock is free again.
+    fn fold(&self, folded: &mut BTreeMap<AnswerLabels, u64>) -> Option<Arc<AnswerSlots>> {
+        let (retired, current) = {
+            let mut answers = lock(&self.answers);
+            (std::mem::take(&mut answers.retired), answers.current.clone())
+        };
+        retired.iter().for_each(|slots| slots.add_to(folded));
+        current
     }
 
     fn add_to(&self, totals: &mut Totals) {
@@ -180,12 +193,12 @@ impl WorkerCounters {
         totals.truncated += self.truncated.get();
         totals.unsent += self.unsent.get();
         totals.tcp_connections += self.tcp_connections.get();
-        let mut answers = lock(&self.answers);
-        answers.fold();
-        for (labels, count) in &answers.base {
+        let mut folded = lock(&self.folded);
+        let current = self.fold(&mut folded);
+        for (labels, count) in folded.iter() {
             *totals.answers.entry(labels.clone()).or_default() += count;
         }
-        if let Some(slots) = &answers.current {
+        if let Some(slots) = current {
             slots.add_to(&mut totals.answers);
         }
     }
@@ -254,7 +267,7 @@ impl Registry {
     pub fn answer_keys(&self, labels: Vec<AnswerLabels>) -> Arc<AnswerKeys> {
         // A server that nobody scrapes must not gather retired slots for ever.
         for worker in lock(&self.workers).iter() {
-            lock(&worker.answers).fold();
+            worker.fold(&mut lock(&worker.folded));
         }
         let mut latest = lock(&self.latest_keys);
         if latest.0 != labels {
@@ -301,15 +314,6 @@ impl Counter {
 
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
-    }
-}
-
-impl Answers {
-    /// Adds up the slots that were given up. A worker that gave them up no longer writes to them: it did so itself.
-    fn fold(&mut self) {
-        for slots in std::mem::take(&mut self.retired) {
-            slots.add_to(&mut self.base);
-        }
     }
 }
 
