@@ -1,4 +1,8 @@
-//! Sound configurations and what they come to; the examples in `config/`; the documentation against the catalogue of keys.
+//! Sound configurations and what they come to; the examples in `config/`; the documentation against the catalogue of keys, and against
+//! itself.
+
+#[path = "support/documents.rs"]
+mod documents;
 
 use std::{fs, net::IpAddr, path::Path, sync::Arc, time::Duration};
 

@@ -11,6 +11,7 @@ mod program;
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::Command,
 };
@@ -230,4 +231,92 @@ fn a_reload_takes_up_what_is_right_and_refuses_what_is_not() {
     replace(&database(true, true));
     wait_for_answer(listen[0], EUROPEAN, "127.0.10.1");
     wait_for_answer(listen[0], AMERICAN, "127.0.10.9");
+}
+
+const CHALLENGE: &str = "_acme-challenge.app.geo.example.";
+
+/// A name server in a folder of its own, whose zone file includes what `docs/acme/isochrone-acme` writes.
+fn acme_server(folder: &Folder, name: &str) -> Program {
+    fs::create_dir(folder.path().join(name)).unwrap();
+    let config = config(1).replace("[geo]\ndatabase = \"places.mmdb\"", "");
+    let config = config.replace("nameservers =", "file = \"geo.example.zone\"\nnameservers =");
+    folder.write(&format!("{name}/isochrone.toml"), &config);
+    folder.write(&format!("{name}/geo.example.zone"), "$INCLUDE acme.zone\napp 300 CAA 0 issuewild \"letsencrypt.org\"\n");
+    folder.write(&format!("{name}/acme.zone"), "");
+    let server = folder.start(&["serve", "--config", &format!("{name}/isochrone.toml")]);
+    folder.write(&format!("{name}/admin"), &server.admin_url());
+    server
+}
+
+/// The commands that the script uses. `ssh` stays on this machine: it does what the forced command of `authorized_keys` does there.
+fn acme_commands(folder: &Folder) -> String {
+    let ssh = "#!/bin/sh\n# -o BatchMode=yes HOST COMMAND\ncd \"$ACME_HOSTS/$3\" || exit 255\nSSH_ORIGINAL_COMMAND=$4 \
+               ISOCHRONE_ACME_FILE=$PWD/acme.zone ISOCHRONE_ADMIN=$(cat admin) exec isochrone-acme forced\n";
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let ssh = folder.write("bin/ssh", ssh);
+    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    symlink(env!("CARGO_BIN_EXE_isochrone"), bin.join("isochrone")).unwrap();
+    symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/acme/isochrone-acme"), bin.join("isochrone-acme")).unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
+/// The TXT records of the challenge's name, in order.
+fn challenge(server: &Program) -> Vec<String> {
+    let output = Command::new("dig")
+        .args([&format!("@{}", server.dns.ip()), "-p", &server.dns.port().to_string(), "+short", CHALLENGE, "TXT"])
+        .output()
+        .expect("dig");
+    let mut lines: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn the_acme_hook_puts_its_record_on_every_server() {
+    let folder = Folder::new();
+    let path = acme_commands(&folder);
+    let servers = ["ns1", "ns2"].map(|name| acme_server(&folder, name));
+    let list = [0, 1].map(|n| format!("ns{}={}#{}", n + 1, servers[n].dns.ip(), servers[n].dns.port())).join(" ");
+    let run = |script: &str| {
+        let variables = [("PATH", path.as_str()), ("ISOCHRONE_SERVERS", &list), ("ACME_HOSTS", folder.path().to_str().unwrap())];
+        Command::new("sh").args(["-c", script]).envs(variables).output().unwrap()
+    };
+    let succeeds = |script: &str| {
+        let output = run(script);
+        assert!(output.status.success(), "{script}: {output:?}");
+    };
+    let on_all = |expected: &[&str]| {
+        for server in &servers {
+            assert_eq!(challenge(server), expected);
+        }
+    };
+
+    // As lego calls it, then certbot for a second name of the same certificate, then acme.sh with lego's own record again.
+    succeeds(&format!("isochrone-acme present {CHALLENGE} one_-1"));
+    on_all(&["\"one_-1\""]);
+    succeeds("CERTBOT_DOMAIN=app.geo.example CERTBOT_VALIDATION=two isochrone-acme certbot present");
+    on_all(&["\"one_-1\"", "\"two\""]);
+    let acme_sh = concat!(". ", env!("CARGO_MANIFEST_DIR"), "/docs/acme/dns_isochrone.sh");
+    succeeds(&format!("{acme_sh}; dns_isochrone_add {} one_-1", CHALLENGE.trim_end_matches('.')));
+    on_all(&["\"one_-1\"", "\"two\""]);
+
+    // What is no challenge is refused, also by the server's own side; what a server refuses is not kept there.
+    for wrong in ["present app.geo.example one", "present _acme-challenge.x 'a\" b'", "present '_acme-challenge.$(id)' one"] {
+        assert!(!run(&format!("isochrone-acme {wrong}")).status.success(), "{wrong}");
+    }
+    assert!(!run("SSH_ORIGINAL_COMMAND='isochrone reload' isochrone-acme forced").status.success());
+    let toml = fs::read_to_string(folder.path().join("ns2/isochrone.toml")).unwrap();
+    folder.write("ns2/isochrone.toml", &toml.replace("ttl = 5", "ttl = \"soon\""));
+    let kept = fs::read_to_string(folder.path().join("ns2/acme.zone")).unwrap();
+    let refused = run(&format!("isochrone-acme present {CHALLENGE} three"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ns2 did not take the record"), "{refused:?}");
+    assert_eq!(fs::read_to_string(folder.path().join("ns2/acme.zone")).unwrap(), kept);
+    folder.write("ns2/isochrone.toml", &toml);
+
+    for value in ["one_-1", "two", "three"] {
+        succeeds(&format!("isochrone-acme cleanup {CHALLENGE} {value}"));
+    }
+    on_all(&[]);
+    assert_eq!(ask("dig", servers[0].dns, EUROPEAN, false, "A"), "127.0.10.2", "the routes are what they were");
 }

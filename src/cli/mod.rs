@@ -1,6 +1,7 @@
 //! The command line: one file a command. Knows nothing of the DNS wire format.
 
 mod check;
+mod completions;
 mod delegation;
 mod demo;
 mod explain;
@@ -8,6 +9,7 @@ mod force;
 mod geo;
 mod key;
 mod latency;
+mod man;
 mod moves;
 mod probe;
 mod remote;
@@ -53,6 +55,8 @@ pub fn main() -> ExitCode {
         Command::Key(args) => key::run(args),
         Command::Geo(args) => geo::run(args),
         Command::Latency(args) => latency::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     done.unwrap_or_else(|error| tell(&error))
 }
@@ -91,6 +95,8 @@ enum Command {
     Key(key::KeyArgs),
     Geo(geo::GeoArgs),
     Latency(latency::LatencyArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
