@@ -5,7 +5,11 @@ mod mmdb;
 #[path = "support/program.rs"]
 mod program;
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    process::Command,
+};
 
 use program::{Done, Folder};
 use serde_json::Value;
@@ -90,7 +94,7 @@ fn without_any_configuration_they_say_where_it_was_looked_for() {
 #[test]
 fn the_default_configuration_is_found() {
     let folder = Folder::new();
-    std::fs::create_dir(folder.path().join("config")).unwrap();
+    fs::create_dir(folder.path().join("config")).unwrap();
     folder.write("config/isochrone.toml", &config(80));
     expect(&folder.run(&["check"]), 0, "ok: 2 regions", "");
 }
@@ -215,7 +219,7 @@ fn geo_compile_makes_a_table_that_a_server_can_use() {
             .replace("[checks.up]", "[geo]\ndatabase = \"places.table\"\n[checks.up]")
             .replace("policy = \"failover\"", "policy = \"latency\""),
     );
-    std::fs::write(folder.path().join("cities.mmdb"), cities.finish()).unwrap();
+    fs::write(folder.path().join("cities.mmdb"), cities.finish()).unwrap();
     let done = folder.run(&["geo", "compile", "--input", "cities.mmdb", "--output", "places.table"]);
     expect(&done, 0, "places.table: ", "");
     expect(&done, 0, " bytes, 2 cells, ", "");
@@ -325,4 +329,58 @@ fn a_simulated_failure_moves_the_failed_region_s_clients_and_nobody_else() {
     assert!(everything["unchecked"].as_array().unwrap().is_empty());
     let unknown = folder.run(&["simulate", "--down", "mars", "--config", "isochrone.toml"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("it has us, eu"), "{unknown:?}");
+}
+
+/// What bash offers for the last of these words, once it has read our completions.
+fn completed(folder: &Folder, words: &[&str]) -> Vec<String> {
+    let script = format!(
+        "source completions; complete -p isochrone >&2; COMP_WORDS=({}); COMP_CWORD={}; \
+         _isochrone isochrone '{}' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.join(" "),
+        words.len() - 1,
+        words[words.len() - 1],
+        words[words.len() - 2],
+    );
+    let output = Command::new("bash").args(["--norc", "-c", &script]).current_dir(folder.path()).output().expect("bash");
+    let registered = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(registered.starts_with("complete -F _isochrone ") && registered.lines().count() == 1, "{registered}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_commands_options_and_choices() {
+    let folder = Folder::new();
+    let done = folder.run(&["completions", "bash"]);
+    expect(&done, 0, "complete -F _isochrone", "");
+    folder.write("completions", &done.stdout);
+    assert_eq!(completed(&folder, &["isochrone", "expl"]), ["explain"]);
+    assert_eq!(completed(&folder, &["isochrone", "explain", "--cl"]), ["--client"]);
+    assert_eq!(completed(&folder, &["isochrone", "key", "n"]), ["new", "node"]);
+    assert_eq!(completed(&folder, &["isochrone", "serve", "--log-format", ""]), ["text", "json"]);
+    assert_eq!(completed(&folder, &["isochrone", "completions", "f"]), ["fish"]);
+}
+
+#[test]
+fn groff_finds_nothing_to_say_about_the_manual_pages() {
+    let folder = Folder::new();
+    let done = folder.run(&["man"]);
+    expect(&done, 0, ".TH isochrone 1 ", "");
+    let done = folder.run(&["man", "share/man"]);
+    expect(&done, 0, " manual pages below share/man\n", "");
+    let mut names = Vec::new();
+    for section in ["man1", "man5"] {
+        for entry in fs::read_dir(folder.path().join("share/man").join(section)).unwrap() {
+            let path = entry.unwrap().path();
+            let output = Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-c"]).arg(&path).output().expect("groff");
+            assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
+            let shown = String::from_utf8(output.stdout).unwrap().replace('\u{8}', "");
+            assert!(shown.contains("NAME") && shown.lines().count() > 15, "{}: {shown}", path.display());
+            assert!(!shown.contains("\\f") && !shown.contains("\\-"), "{}: {shown}", path.display());
+            names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    for name in ["isochrone.1", "isochrone-serve.1", "isochrone-key-new.1", "isochrone.toml.5"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+    }
+    assert!(folder.run(&["man", "/dev/null/man"]).stderr.contains("cannot make the folder /dev/null/man/man1"));
 }

@@ -119,7 +119,18 @@ fn shown(told: &Explanation, palette: Palette) -> String {
     tail.add("ttl", &told.ttl.map_or_else(|| "-".to_string(), |ttl| format!("{ttl} s")));
     tail.add("scope", &scope(told));
     tail.add("rcode", &told.rcode);
+    if let Some(chosen) = &told.chosen {
+        tail.add("next", &next(told, chosen));
+    }
     format!("{}{table}{}", head.text, tail.text)
+}
+
+/// Who would answer if `chosen` failed.
+fn next(told: &Explanation, chosen: &str) -> String {
+    let Some(next) = &told.next else { return format!("none: no other region can answer if {chosen} fails") };
+    let estimate = told.candidates.iter().find(|candidate| candidate.region == *next).and_then(|it| it.estimate_ms);
+    let estimate = estimate.map_or_else(String::new, |ms| format!(" in {ms:.1} ms"));
+    format!("{next}{estimate}, if {chosen} fails")
 }
 
 fn client(client: &ClientView) -> String {
@@ -271,7 +282,7 @@ mod tests {
                 candidate("ap", None, None, true, explain::LEFT_OUT),
             ],
             chosen: Some("us".into()),
-            next: None,
+            next: Some("sa".into()),
             answer: vec!["192.0.2.10".into(), "192.0.2.11".into()],
             ttl: Some(60),
             scope: Some(20),
@@ -300,6 +311,7 @@ mod tests {
         ttl       60 s
         scope     /20: a resolver may give this answer to all of 203.0.112.0/20
         rcode     NOERROR
+        next      sa in 180.0 ms, if us fails
         ");
     }
 

@@ -136,7 +136,8 @@ fn spans(markdown: &str) -> Vec<(bool, &str)> {
         let code = from.strip_prefix('`').and_then(|from| from.split_once('`'));
         let link = from.strip_prefix('[').and_then(|from| from.split_once("](")).and_then(|(words, from)| {
             let (_, after) = from.split_once(')')?;
-            (!words.contains('[')).then_some((words, after))
+            let mut outside_code = words.split('`').step_by(2);
+            (!outside_code.any(|text| text.contains('['))).then_some((words, after))
         });
         if let Some((code, after)) = code {
             spans.push((true, code));
