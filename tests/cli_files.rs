@@ -341,7 +341,8 @@ fn completed(folder: &Folder, words: &[&str]) -> Vec<String> {
         words[words.len() - 1],
         words[words.len() - 2],
     );
-    let output = Command::new("bash").args(["--norc", "-c", &script]).current_dir(folder.path()).output().expect("bash");
+    let output =
+        Command::new("bash").args(["--norc", "-c", &script]).current_dir(folder.path()).output().expect("bash");
     let registered = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(registered.starts_with("complete -F _isochrone ") && registered.lines().count() == 1, "{registered}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -371,7 +372,8 @@ fn groff_finds_nothing_to_say_about_the_manual_pages() {
     for section in ["man1", "man5"] {
         for entry in fs::read_dir(folder.path().join("share/man").join(section)).unwrap() {
             let path = entry.unwrap().path();
-            let output = Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-c"]).arg(&path).output().expect("groff");
+            let output =
+                Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-c"]).arg(&path).output().expect("groff");
             assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
             let shown = String::from_utf8(output.stdout).unwrap().replace('\u{8}', "");
             assert!(shown.contains("NAME") && shown.lines().count() > 15, "{}: {shown}", path.display());

@@ -241,7 +241,10 @@ fn acme_server(folder: &Folder, name: &str) -> Program {
     let config = config(1).replace("[geo]\ndatabase = \"places.mmdb\"", "");
     let config = config.replace("nameservers =", "file = \"geo.example.zone\"\nnameservers =");
     folder.write(&format!("{name}/isochrone.toml"), &config);
-    folder.write(&format!("{name}/geo.example.zone"), "$INCLUDE acme.zone\napp 300 CAA 0 issuewild \"letsencrypt.org\"\n");
+    folder.write(
+        &format!("{name}/geo.example.zone"),
+        "$INCLUDE acme.zone\napp 300 CAA 0 issuewild \"letsencrypt.org\"\n",
+    );
     folder.write(&format!("{name}/acme.zone"), "");
     let server = folder.start(&["serve", "--config", &format!("{name}/isochrone.toml")]);
     folder.write(&format!("{name}/admin"), &server.admin_url());
@@ -257,7 +260,8 @@ fn acme_commands(folder: &Folder) -> String {
     let ssh = folder.write("bin/ssh", ssh);
     fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
     symlink(env!("CARGO_BIN_EXE_isochrone"), bin.join("isochrone")).unwrap();
-    symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/acme/isochrone-acme"), bin.join("isochrone-acme")).unwrap();
+    symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/acme/isochrone-acme"), bin.join("isochrone-acme"))
+        .unwrap();
     format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
 }
 
@@ -279,7 +283,8 @@ fn the_acme_hook_puts_its_record_on_every_server() {
     let servers = ["ns1", "ns2"].map(|name| acme_server(&folder, name));
     let list = [0, 1].map(|n| format!("ns{}={}#{}", n + 1, servers[n].dns.ip(), servers[n].dns.port())).join(" ");
     let run = |script: &str| {
-        let variables = [("PATH", path.as_str()), ("ISOCHRONE_SERVERS", &list), ("ACME_HOSTS", folder.path().to_str().unwrap())];
+        let variables =
+            [("PATH", path.as_str()), ("ISOCHRONE_SERVERS", &list), ("ACME_HOSTS", folder.path().to_str().unwrap())];
         Command::new("sh").args(["-c", script]).envs(variables).output().unwrap()
     };
     let succeeds = |script: &str| {
@@ -302,7 +307,9 @@ fn the_acme_hook_puts_its_record_on_every_server() {
     on_all(&["\"one_-1\"", "\"two\""]);
 
     // What is no challenge is refused, also by the server's own side; what a server refuses is not kept there.
-    for wrong in ["present app.geo.example one", "present _acme-challenge.x 'a\" b'", "present '_acme-challenge.$(id)' one"] {
+    for wrong in
+        ["present app.geo.example one", "present _acme-challenge.x 'a\" b'", "present '_acme-challenge.$(id)' one"]
+    {
         assert!(!run(&format!("isochrone-acme {wrong}")).status.success(), "{wrong}");
     }
     assert!(!run("SSH_ORIGINAL_COMMAND='isochrone reload' isochrone-acme forced").status.success());

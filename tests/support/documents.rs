@@ -43,7 +43,8 @@ fn links(text: &str) -> Vec<String> {
 /// The anchors of a page's headings, as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = prose(text);
-    let headings = headings.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let headings =
+        headings.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let slug = |heading: &str| {
         let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
         kept.collect::<String>().to_lowercase().replace(' ', "-")
@@ -77,7 +78,10 @@ fn the_table_of_contents_leads_to_every_page() {
     for (page, _) in pages() {
         let Ok(page) = page.strip_prefix("docs") else { continue };
         let page = page.to_str().unwrap();
-        assert!(page == "README.md" || contents.iter().any(|link| link == page), "docs/README.md does not mention {page}");
+        assert!(
+            page == "README.md" || contents.iter().any(|link| link == page),
+            "docs/README.md does not mention {page}"
+        );
     }
     assert!(links(&fs::read_to_string("README.md").unwrap()).iter().any(|link| link == "docs/README.md"));
 }
@@ -88,8 +92,10 @@ fn every_snippet_of_a_configuration_has_keys_that_exist() {
     for (page, text) in pages() {
         for snippet in text.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()) {
             // A snippet may stand inside a list.
-            let indent = snippet.lines().find(|line| !line.trim().is_empty()).map_or(0, |l| l.len() - l.trim_start().len());
-            let text: String = snippet.lines().map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
+            let indent =
+                snippet.lines().find(|line| !line.trim().is_empty()).map_or(0, |l| l.len() - l.trim_start().len());
+            let text: String =
+                snippet.lines().map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
             let source = Source { name: page.display().to_string(), text };
             // Files that it names are not there, sections that it refers to may be missing.
             let Err(report) = config::parse(Arc::new(source), Path::new("tests/config_files")) else { continue };
