@@ -31,7 +31,10 @@ pub fn page() -> String {
         }
     }
     page.section("Files");
-    page.item("`/etc/isochrone/isochrone.toml`", "What is read where no file is named and there is no `config/isochrone.toml`.");
+    page.item(
+        "`/etc/isochrone/isochrone.toml`",
+        "What is read where no file is named and there is no `config/isochrone.toml`.",
+    );
     page.section("See also");
     page.paragraph("`isochrone`(1), `isochrone-serve`(1), `isochrone-check`(1)");
     page.finish()
@@ -106,7 +109,10 @@ mod tests {
                 assert!(page.contains(&format!("\n.TP\n\\fB{name}\\fR\n{}", key.form.type_name())), "{name}");
             }
         }
-        assert!(page.contains("\n\\fBrise\\fR\nwhole number (1 to 100); default: \\fB2\\fR. Successes in a row"), "{page}");
+        assert!(
+            page.contains("\n\\fBrise\\fR\nwhole number (1 to 100); default: \\fB2\\fR. Successes in a row"),
+            "{page}"
+        );
         assert!(page.contains("\n\\fBtype\\fR\nstring (\\fBhttp\\fR"), "{page}");
         assert!(!page.contains("|---") && !page.contains("](") && !page.contains("```"), "Markdown is left");
     }

@@ -71,7 +71,8 @@ fn gather(command: &Command, pages: &mut Vec<Manual>) -> anyhow::Result<()> {
 
 fn page(command: &Command, is_program: bool) -> anyhow::Result<String> {
     let mut head = Vec::new();
-    let man = Man::new(command.clone()).source(concat!("isochrone ", env!("CARGO_PKG_VERSION"))).manual("Isochrone manual");
+    let man =
+        Man::new(command.clone()).source(concat!("isochrone ", env!("CARGO_PKG_VERSION"))).manual("Isochrone manual");
     man.render_title(&mut head)?;
     man.render_name_section(&mut head)?;
     man.render_synopsis_section(&mut head)?;
@@ -114,15 +115,24 @@ fn examples(page: &mut Page, text: &str) {
 fn of_the_program(page: &mut Page) {
     page.section("Exit status");
     page.item("`0`", "Success; of `serve` also the end by SIGTERM.");
-    page.item("`1`", "Something else went wrong: an address that is taken, a server that does not answer, a check that failed.");
+    page.item(
+        "`1`",
+        "Something else went wrong: an address that is taken, a server that does not answer, a check that failed.",
+    );
     page.item("`2`", "A configuration that cannot be used, or wrong usage.");
-    page.item("`101`", "A bug stopped a thread that answers queries; the process ends rather than serving half of them.");
+    page.item(
+        "`101`",
+        "A bug stopped a thread that answers queries; the process ends rather than serving half of them.",
+    );
     page.section("Environment");
     page.item("`RUST_LOG`", "How much is logged: `isochrone=debug` says more.");
     page.item("`ISOCHRONE_TOKEN`", "The token that changes need through an admin interface that is not on loopback.");
     page.item("`NO_COLOR`", "Set: no colours, even on a terminal.");
     page.section("Files");
-    page.item("`config/isochrone.toml`, `/etc/isochrone/isochrone.toml`", "The configuration, where none is named: the first that exists.");
+    page.item(
+        "`config/isochrone.toml`, `/etc/isochrone/isochrone.toml`",
+        "The configuration, where none is named: the first that exists.",
+    );
 }
 
 #[cfg(test)]
@@ -147,7 +157,9 @@ mod tests {
     fn a_page_has_the_arguments_and_the_examples() {
         let pages = pages().unwrap();
         let page = &pages.iter().find(|page| page.file == "isochrone-explain.1").unwrap().text;
-        for part in ["isochrone explain", "\\-\\-client", "\\-\\-log\\-format", ".SH \"EXAMPLES\"", ".EX\nisochrone explain "] {
+        for part in
+            ["isochrone explain", "\\-\\-client", "\\-\\-log\\-format", ".SH \"EXAMPLES\"", ".EX\nisochrone explain "]
+        {
             assert!(page.contains(part), "{part}: {page}");
         }
     }

@@ -168,7 +168,10 @@ mod tests {
         for (markdown, roff) in [
             ("a `--flag` b", "a \\fB\\-\\-flag\\fR b"),
             ("**Rules steer.** Then", "\\fBRules steer.\\fR Then"),
-            ("see [health.md](health.md#probes), or [`[latency]`](#latency-latency).", "see health.md, or \\fB[latency]\\fR."),
+            (
+                "see [health.md](health.md#probes), or [`[latency]`](#latency-latency).",
+                "see health.md, or \\fB[latency]\\fR.",
+            ),
             ("2 * 3, `*.app`, [0] and `[[x.rules]]`", "2 * 3, \\fB*.app\\fR, [0] and \\fB[[x.rules]]\\fR"),
             ("`TYPE65280 \\# 4`", "\\fBTYPE65280 \\e# 4\\fR"),
             ("an open ` and **bold to the end", "an open ` and \\fBbold to the end\\fR"),
