@@ -373,9 +373,9 @@ fn groff_finds_nothing_to_say_about_the_manual_pages() {
         for entry in fs::read_dir(folder.path().join("share/man").join(section)).unwrap() {
             let path = entry.unwrap().path();
             let output =
-                Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-c"]).arg(&path).output().expect("groff");
+                Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-cbu"]).arg(&path).output().expect("groff");
             assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
-            let shown = String::from_utf8(output.stdout).unwrap().replace('\u{8}', "");
+            let shown = String::from_utf8(output.stdout).unwrap();
             assert!(shown.contains("NAME") && shown.lines().count() > 15, "{}: {shown}", path.display());
             assert!(!shown.contains("\\f") && !shown.contains("\\-"), "{}: {shown}", path.display());
             names.push(path.file_name().unwrap().to_str().unwrap().to_owned());

@@ -46,7 +46,7 @@ fn row(page: &mut Page, cells: &[&str]) {
         return page.item(cells.first().copied().unwrap_or_default(), &cells[1.min(cells.len())..].join(" "));
     };
     let range = if range.is_empty() { String::new() } else { format!(" ({range})") };
-    let default = if *default == "required" { "required".into() } else { format!("default: {default}") };
+    let default = if default.starts_with("required") { default.to_string() } else { format!("default: {default}") };
     page.item(name, &format!("{kind}{range}; {default}. {what}"));
 }
 
