@@ -344,7 +344,7 @@ fn completed(folder: &Folder, words: &[&str]) -> Vec<String> {
     let output =
         Command::new("bash").args(["--norc", "-c", &script]).current_dir(folder.path()).output().expect("bash");
     let registered = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(registered.starts_with("complete -F _isochrone ") && registered.lines().count() == 1, "{registered}");
+    assert!(registered.ends_with(" -F _isochrone isochrone\n") && registered.lines().count() == 1, "{registered}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
