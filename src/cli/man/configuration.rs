@@ -17,7 +17,8 @@ enum Block<'d> {
 
 /// The page.
 pub fn page() -> String {
-    let mut page = Page::headed("isochrone.toml", 5, "configuration of the DNS server isochrone");
+    let mut page = Page::titled("isochrone.toml", 5);
+    page.name("isochrone.toml", "configuration of the DNS server isochrone");
     page.section("Description");
     for block in blocks(DOCUMENT) {
         match block {

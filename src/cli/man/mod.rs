@@ -62,26 +62,25 @@ fn pages() -> anyhow::Result<Vec<Manual>> {
 
 fn gather(command: &Command, pages: &mut Vec<Manual>) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name());
-    pages.push(Manual { file: format!("{name}.1"), section: 1, text: page(command, pages.is_empty())? });
+    pages.push(Manual { file: format!("{name}.1"), section: 1, text: page(name, command, pages.is_empty())? });
     for command in command.get_subcommands() {
         gather(command, pages)?;
     }
     Ok(())
 }
 
-fn page(command: &Command, is_program: bool) -> anyhow::Result<String> {
-    let mut head = Vec::new();
-    let man =
-        Man::new(command.clone()).source(concat!("isochrone ", env!("CARGO_PKG_VERSION"))).manual("Isochrone manual");
-    man.render_title(&mut head)?;
-    man.render_name_section(&mut head)?;
-    man.render_synopsis_section(&mut head)?;
-    man.render_description_section(&mut head)?;
-    man.render_options_section(&mut head)?;
+fn page(name: &str, command: &Command, is_program: bool) -> anyhow::Result<String> {
+    let mut arguments = Vec::new();
+    let man = Man::new(command.clone());
+    man.render_name_section(&mut arguments)?;
+    man.render_synopsis_section(&mut arguments)?;
+    man.render_description_section(&mut arguments)?;
+    man.render_options_section(&mut arguments)?;
     if command.has_subcommands() {
-        man.render_subcommands_section(&mut head)?;
+        man.render_subcommands_section(&mut arguments)?;
     }
-    let mut page = Page::begun(String::from_utf8(head).context("the page is not UTF-8")?);
+    let mut page = Page::titled(name, 1);
+    page.roff(&String::from_utf8(arguments).context("the page is not UTF-8")?);
     if let Some(text) = command.get_after_help() {
         examples(&mut page, &text.to_string());
     }

@@ -9,19 +9,23 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page whose head another hand has written.
-    pub fn begun(head: String) -> Page {
-        Page { text: head }
-    }
-
-    /// The head: `name(section)`, and the program's version at its foot.
-    pub fn headed(name: &str, section: u8, about: &str) -> Page {
+    /// `name(section)` at its head, the program's version at its foot.
+    pub fn titled(name: &str, section: u8) -> Page {
         let version = env!("CARGO_PKG_VERSION");
         let mut page = Page::default();
         page.line(&format!(".TH {} {section} \"\" \"isochrone {version}\" \"Isochrone manual\"", escape(name)));
-        page.section("Name");
-        page.line(&format!("{} \\- {}", escape(name), escape(about)));
         page
+    }
+
+    /// The section that `whatis` and `apropos` read.
+    pub fn name(&mut self, name: &str, about: &str) {
+        self.section("Name");
+        self.line(&format!("{} \\- {}", escape(name), escape(about)));
+    }
+
+    /// What another hand has written in roff.
+    pub fn roff(&mut self, text: &str) {
+        self.text.push_str(text);
     }
 
     /// A section, in capitals as is the custom, unless its title names something.
@@ -183,7 +187,8 @@ mod tests {
 
     #[test]
     fn no_text_becomes_a_request_and_every_page_is_ascii() {
-        let mut page = Page::headed("a.b", 5, "says → little");
+        let mut page = Page::titled("a.b", 5);
+        page.name("a.b", "says → little");
         page.section("Zones: `[zones.\"NAME\"]`");
         page.paragraph(".de is no request");
         page.item("`key`", "'tis text");
