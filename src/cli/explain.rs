@@ -129,7 +129,7 @@ fn shown(told: &Explanation, palette: Palette) -> String {
 fn next(told: &Explanation, chosen: &str) -> String {
     let Some(next) = &told.next else { return format!("none: no other region can answer if {chosen} fails") };
     let estimate = told.candidates.iter().find(|candidate| candidate.region == *next).and_then(|it| it.estimate_ms);
-    let estimate = estimate.map_or_else(String::new, |ms| format!(" in {ms:.1} ms"));
+    let estimate = estimate.map_or_else(String::new, |ms| format!(" ({ms:.1} ms)"));
     format!("{next}{estimate}, if {chosen} fails")
 }
 
@@ -311,7 +311,7 @@ mod tests {
         ttl       60 s
         scope     /20: a resolver may give this answer to all of 203.0.112.0/20
         rcode     NOERROR
-        next      sa in 180.0 ms, if us fails
+        next      sa (180.0 ms), if us fails
         ");
     }
 
