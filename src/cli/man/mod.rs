@@ -60,6 +60,7 @@ fn pages() -> anyhow::Result<Vec<Manual>> {
     Ok(pages)
 }
 
+/// The page of a command, and those of the commands below it.
 fn gather(command: &Command, pages: &mut Vec<Manual>) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     pages.push(Manual { file: format!("{name}.1"), section: 1, text: page(name, command, pages.is_empty())? });
@@ -69,6 +70,7 @@ fn gather(command: &Command, pages: &mut Vec<Manual>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the arguments say of themselves, and below it what they do not.
 fn page(name: &str, command: &Command, is_program: bool) -> anyhow::Result<String> {
     let mut arguments = Vec::new();
     let man = Man::new(command.clone());
