@@ -13,8 +13,11 @@ pub mod operations;
 pub mod overrides;
 mod parallel;
 mod rebuild;
+mod serving;
 mod shared;
+mod sockets;
 pub mod state;
+pub mod takeover;
 mod traffic;
 pub mod verdicts;
 pub mod watch;
@@ -23,6 +26,7 @@ pub mod world;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -32,18 +36,20 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch as channel},
+    task::JoinSet,
 };
 
 pub use self::world::World;
 use self::{
     files::Files,
     identity::Keeper,
-    live::Answerer,
     live::Live,
     operations::{ReloadRequest, Running},
     parallel::at_leisure,
     rebuild::Rebuilder,
+    serving::{end_serving, start_serving, successor_of},
     state::StateDir,
+    takeover::{Doors, Giver},
     world::Past,
 };
 use crate::{
@@ -51,11 +57,11 @@ use crate::{
     config::{
         AdminToken, Problem, Report,
         cookie_secrets::is_open_to_others,
-        model::{Config, Encrypted, Server},
+        model::{Config, Encrypted},
     },
     health::{Board, NetProbe, Prober, install_crypto_provider},
-    sys::memory::give_back,
-    transport::{self, BindError, Bound, BoundEncrypted, Serving, Worker},
+    sys::{descriptors::given_at_start, memory::give_back},
+    transport::{self, BindError, Serving, Spare},
 };
 
 /// What to serve.
@@ -63,6 +69,18 @@ use crate::{
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
+    /// Take over from the server that runs.
+    pub takeover: bool,
+}
+
+/// What a start begins with.
+#[derive(Default)]
+struct Start {
+    takeover: bool,
+    /// Sockets that the service manager has opened.
+    given: Vec<OwnedFd>,
+    /// Another process may take over later.
+    has_doors: bool,
 }
 
 /// Why the server did not start, or ended badly.
@@ -84,6 +102,25 @@ pub enum ServeError {
         /// What the system said.
         reason: io::Error,
     },
+    /// The running server goes on.
+    #[error(transparent)]
+    Takeover(#[from] takeover::TakeoverError),
+    /// What the service manager has opened is no socket that queries can come to.
+    #[error(
+        "socket {number} of those that the service manager has opened (LISTEN_FDS) cannot be used: {reason}; look at the .socket unit"
+    )]
+    Given {
+        /// Which, from 1 up.
+        number: usize,
+        /// Why.
+        reason: io::Error,
+    },
+    /// Nobody would answer there.
+    #[error(
+        "the service manager has opened sockets that no list of the configuration has: {}; add them to `listen` of [server], or to the \
+         list where they belong, or take them out of the .socket unit", .0.join(", ")
+    )]
+    NotListed(Vec<String>),
     /// The system refused threads, timers or signals.
     #[error("cannot start: {0}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
     System(#[from] io::Error),
@@ -106,14 +143,16 @@ pub struct Ready {
 /// How often files are looked at and old snapshots let go.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves a configuration file until SIGTERM or SIGINT.
+/// Serves a configuration file until SIGTERM or SIGINT, or until another process takes over. To be called before other threads are
+/// started.
 ///
 /// # Errors
 /// Why it did not start.
 pub fn serve(options: Options) -> Result<(), ServeError> {
     let begun = Instant::now();
+    let start = Start { takeover: options.takeover, given: given_at_start()?, has_doors: true };
     let world = World::load(&options.config).map_err(ServeError::Config)?;
-    run(world, begun, |_| {})
+    run(world, begun, start, |_| {})
 }
 
 /// Serves a configuration that was read from `path`, and calls `on_ready` once it answers.
@@ -123,71 +162,48 @@ pub fn serve(options: Options) -> Result<(), ServeError> {
 pub fn serve_config(config: Config, path: PathBuf, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
     let begun = Instant::now();
     let world = World::compile(config, &path).map_err(ServeError::Config)?;
-    run(world, begun, on_ready)
+    run(world, begun, Start::default(), on_ready)
 }
 
-fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
+fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
     install_crypto_provider();
     end_on_data_plane_panic();
-    let files = Files::of(&world.config.server);
-    let state = StateDir::open(world.config.server.state_dir.as_deref())
+    let server = &world.config.server;
+    let files = Files::of(server);
+    let state = StateDir::open(server.state_dir.as_deref())
         .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
-    let (bound, encrypted) = bind(&world.config.server)?;
-    let admin_listener = world.config.admin.listen.map(bind_admin).transpose()?;
-    let ready = Ready {
-        listen: bound.addresses().to_vec(),
-        encrypted: encrypted.addresses(),
-        admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
-    };
+    let has_doors = start.has_doors;
+    let (mut sockets, mut taken) = sockets::open_or_take(start, &world.config)?;
+    let ready = sockets.ready();
+    let handed_doors = taken.as_mut().map(|taken| std::mem::take(&mut taken.doors)).unwrap_or_default();
+    let places = takeover::doors::places(server, ready.listen.iter().copied());
+    let doors = has_doors.then(|| Doors::open(&places, handed_doors));
     let runtime = control_runtime()?;
     let inside = runtime.enter(); // signals and probes belong to this runtime
     let world = Arc::new(world);
-    let limits = world.config.server.limits;
     let board = Arc::new(Board::default());
+    let state = state.with_handed(taken.as_mut().map(|taken| std::mem::take(&mut taken.state)).unwrap_or_default());
     verdicts::recall(&state, &board);
     let probe = Arc::new(NetProbe::default());
     let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
     let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
-    let make_worker = || {
-        let counters = live.registry.register();
-        Worker { respond: Answerer::new(&live, counters.clone()), counters }
-    };
-    let mut serving = transport::start(bound, &limits, make_worker)?;
-    if let Some(keeper) = &keeper {
-        serving.start_encrypted(encrypted, &keeper.current, make_worker)?;
-    }
+    let is_successor = taken.is_some();
+    let (admin, spares) = (sockets.admin.take(), std::mem::take(&mut sockets.spares));
+    let serving = start_serving(sockets, &live, keeper.as_ref(), taken)?;
     tell_ready(&world, &ready, begun);
     files.tell_if_short(world.targets());
     tell_of_secrets(&world);
     on_ready(&ready);
     drop(inside);
-    let ended = runtime.block_on(control(live, prober, serving, keeper, admin_listener, &ready));
+    let parts = Parts { live, prober, serving, keeper, admin, doors, spares, is_successor };
+    let ended = runtime.block_on(control(parts, &ready));
     runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
     ended
 }
 
-/// Opens every socket that queries come to.
-fn bind(server: &Server) -> Result<(Bound, BoundEncrypted), ServeError> {
-    let encrypted = server.encrypted.as_ref().map_or(Ok(BoundEncrypted::default()), transport::bind_encrypted);
-    match (transport::bind(&server.listen, server.threads), encrypted) {
-        (Ok(bound), Ok(encrypted)) => Ok((bound, encrypted)),
-        (plain, encrypted) => {
-            let mut errors = plain.err().unwrap_or_default();
-            errors.extend(encrypted.err().unwrap_or_default());
-            Err(ServeError::Bind(errors))
-        }
-    }
-}
-
 fn control_runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
-}
-
-fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let listener = TcpListener::bind(address).map_err(|reason| ServeError::BindAdmin { address, reason })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 fn tell_ready(world: &World, ready: &Ready, begun: Instant) {
@@ -228,15 +244,22 @@ fn end_on_data_plane_panic() {
     }));
 }
 
-/// The control plane: follows health, signals and files until told to stop.
-async fn control(
+/// What the control plane has.
+struct Parts {
     live: Arc<Live>,
     prober: Prober,
     serving: Serving,
-    mut keeper: Option<Keeper>,
-    admin_listener: Option<TcpListener>,
-    ready: &Ready,
-) -> Result<(), ServeError> {
+    keeper: Option<Keeper>,
+    admin: Option<TcpListener>,
+    doors: Option<Doors>,
+    spares: Vec<Spare>,
+    /// It has taken over from another process.
+    is_successor: bool,
+}
+
+/// The control plane: follows health, signals and files until told to stop, or until another process serves.
+async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
+    let Parts { live, prober, serving, mut keeper, admin, doors, spares, is_successor } = parts;
     free(()); // compiling needed much more than what is left of it
     let (stop, stopping) = channel::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -248,14 +271,23 @@ async fn control(
     let sharing = tokio::spawn(supervise(live.clone(), "cluster", shared::share));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
-    let admin = admin_listener.map(|listener| {
+    let admin = admin.map(|listener| {
         let listen = ready.listen.iter().map(ToString::to_string).collect();
         let is_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let running = Arc::new(Running { live: live.clone(), listen, is_loopback, reloads });
         tokio::spawn(admin::http::serve(listener, running, stopping))
     });
     let mut files = live.world().files.clone();
-    let mut rebuilder = Rebuilder::default();
+    let mut rebuilder = if is_successor { Rebuilder::rested() } else { Rebuilder::default() };
+    let mut giver = doors.map(|mut doors| {
+        doors.clear_superseded();
+        Giver::start(doors, spares, &live)
+    });
+    let mut successor = None;
+    if is_successor {
+        let live = live.clone();
+        tokio::task::spawn_blocking(move || write_state(&live));
+    }
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -263,6 +295,10 @@ async fn control(
         let due = tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
+            next = successor_of(&mut giver) => {
+                successor = Some(next);
+                break;
+            }
             () = received(&mut hang_up) => Some("SIGHUP".to_string()),
             Some(request) = asked_reloads.recv() => {
                 asker = Some(request.done);
@@ -294,6 +330,10 @@ async fn control(
         tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
+            next = successor_of(&mut giver) => {
+                successor = Some(next);
+                break;
+            }
             reloaded = reload(&live, &prober, &serving, &why) => {
                 if reloaded.is_ok() {
                     files = live.world().files.clone();
@@ -307,21 +347,23 @@ async fn control(
             }
         }
     }
-    tracing::info!("stopping: answering what is in flight");
     stop.send_replace(true);
-    let stopped = tokio::task::spawn_blocking(move || serving.stop()).await;
+    sharing.abort();
+    let _ended = sharing.await; // who serves now may have this server's name in the cluster
+    if let Some(giver) = giver {
+        giver.close(successor.as_ref()).await;
+    }
+    let is_relieved = successor.is_some();
+    let stopped = tokio::task::spawn_blocking(move || end_serving(serving, successor)).await;
     follower.abort();
     signer.abort();
     keeping.abort();
     learner.abort();
-    sharing.abort();
     announcer.abort();
     prober.stop().await;
-    let write = move || {
-        verdicts::write(&live);
-        learning::write(&live);
-    };
-    let _written_or_said = tokio::task::spawn_blocking(write).await;
+    if !is_relieved {
+        let _written_or_said = tokio::task::spawn_blocking(move || write_state(&live)).await;
+    }
     if let Some(admin) = admin {
         let _ended_or_cut = tokio::time::timeout(Duration::from_millis(500), admin).await;
     }
@@ -329,6 +371,13 @@ async fn control(
         Ok(result) => Ok(result?),
         Err(error) => Err(ServeError::System(io::Error::other(error))),
     }
+}
+
+/// All of it, now. Waits for the disk.
+fn write_state(live: &Live) {
+    verdicts::write(live);
+    learning::write(live);
+    let _told_in_the_log = live.keep_overrides();
 }
 
 async fn received(signal: &mut Signal) {
@@ -373,8 +422,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut pause = Duration::from_millis(100);
-    while let Err(error) = tokio::spawn(body(live.clone())).await {
-        if !error.is_panic() {
+    let mut running = JoinSet::new(); // whoever ends this task ends the one inside it
+    loop {
+        running.spawn(body(live.clone()));
+        if !matches!(running.join_next().await, Some(Err(error)) if error.is_panic()) {
             return;
         }
         live.count_panic(task);

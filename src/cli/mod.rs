@@ -80,7 +80,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     Demo(demo::DemoArgs),
     Check(CheckArgs),
     Explain(explain::ExplainArgs),
@@ -118,9 +118,12 @@ impl From<Format> for LogFormat {
 /// Run the server until SIGTERM; SIGHUP reloads
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  isochrone serve --config /etc/isochrone/isochrone.toml")]
-struct ConfigArgs {
+struct ServeArgs {
     #[command(flatten)]
     file: ConfigFile,
+    /// Take the sockets of the running server over without losing a query; that one ends once this one serves
+    #[arg(long)]
+    takeover: bool,
 }
 
 /// Tell every error in a configuration and in the files that it names; start nothing

@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::ConfigArgs;
+use super::ServeArgs;
 use crate::{
     server::{self, Options},
     telemetry::logs::{self, LogFormat},
 };
 
-/// Serves until SIGTERM or SIGINT.
-pub fn run(args: &ConfigArgs, format: LogFormat) -> anyhow::Result<ExitCode> {
+/// Serves until SIGTERM or SIGINT, or until another process takes over.
+pub fn run(args: &ServeArgs, format: LogFormat) -> anyhow::Result<ExitCode> {
     logs::init(format)?;
-    server::serve(Options { config: args.file.path()? })?;
+    server::serve(Options { config: args.file.path()?, takeover: args.takeover })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ pub struct Files {
     limit: u64,
     /// Most that clients may hold.
     connections: u64,
-    /// Sockets that are open all the time, and [`OWN`].
+    /// Sockets that are open all the time, each with a second handle for whoever takes over, and [`OWN`].
     fixed: u64,
 }
 
@@ -42,7 +42,7 @@ impl Files {
         Files {
             limit: raise_open_files(),
             connections: (kinds * server.limits.tcp_connections) as u64,
-            fixed: OWN + sockets as u64,
+            fixed: OWN + 2 * sockets as u64,
         }
     }
 

@@ -4,6 +4,7 @@
 mod learner;
 
 use std::{
+    io,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::learner::Learner;
 use super::{
     live::{Live, random_secret},
-    state::{StateDir, Stored},
+    state::{StateDir, Stored, enveloped},
     world::unix_s,
 };
 use crate::{
@@ -310,17 +311,28 @@ impl Learning {
 
     /// Writes what is known, now. Waits for the disk.
     fn write(&self, state: &StateDir) {
-        let now_s = unix_s(SystemTime::now());
-        self.take_in(now_s);
-        let mut control = self.control();
-        let Some(region) = control.region.clone() else { return };
-        control.written = self.present(&control);
-        let networks = control.store.remember(now_s);
-        let silence = self.asks.get().map(|asks| asks.silence(now_s)).or_else(|| control.silence.clone());
-        drop(control);
-        if let Err(error) = state.write(FILE, &Learned { region, networks, silence }) {
+        let Some((learned, written)) = self.known() else { return };
+        self.control().written = written;
+        if let Err(error) = state.write(FILE, &learned) {
             tracing::error!(%error, "measured round trips may not outlive the process");
         }
+    }
+
+    /// What is known, for the process that takes over: the file's name, and what it would hold.
+    pub fn hand_over(&self) -> io::Result<Option<(String, String)>> {
+        let known = self.known().map(|(learned, _)| enveloped(&learned)).transpose()?;
+        Ok(known.map(|text| (FILE.into(), text)))
+    }
+
+    /// What the file is to hold, and how much that is; `None`: it was never switched on.
+    fn known(&self) -> Option<(Learned, (u64, u64))> {
+        let now_s = unix_s(SystemTime::now());
+        self.take_in(now_s);
+        let control = self.control();
+        let region = control.region.clone()?;
+        let networks = control.store.remember(now_s);
+        let silence = self.asks.get().map(|asks| asks.silence(now_s)).or_else(|| control.silence.clone());
+        Some((Learned { region, networks, silence }, self.present(&control)))
     }
 
     fn is_write_due(&self) -> bool {

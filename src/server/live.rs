@@ -1,6 +1,7 @@
 //! What the running server shares between its threads: the published snapshot, the world behind it, health and counters.
 
 mod overrides;
+mod succession;
 
 use std::{
     collections::BTreeMap,
@@ -86,6 +87,8 @@ struct Control {
     answer_keys: Arc<AnswerKeys>, // of the world's plan
     health: Health,
     overrides: Overrides,
+    /// Another process has taken over: what is decided here would be lost.
+    has_left: bool,
     /// For a configuration without a file of secrets.
     cookies: CookieSecrets,
     cookies_made: Instant,
@@ -188,6 +191,7 @@ impl Live {
                 answer_keys: keys,
                 health,
                 overrides,
+                has_left: false,
                 cookies,
                 cookies_made: Instant::now(),
                 rate_limiter,

@@ -189,6 +189,7 @@ impl Operations for Running {
         let decided = self.live.decide(new.clone()).map_err(|error| match error {
             Undecided::Unknown(what) => Refusal::new(StatusCode::NOT_FOUND, what),
             Undecided::TooMany(what) => Refusal::new(StatusCode::CONFLICT, what.to_string()),
+            Undecided::Left => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         })?;
         let unkept = match (&decided.unkept, self.live.state.is_kept()) {
             (Some(why), _) => Some(why.clone()),

@@ -25,6 +25,11 @@ struct UnderWay {
 }
 
 impl Rebuilder {
+    /// Where the maps were just made of what the process before had.
+    pub fn rested() -> Rebuilder {
+        Rebuilder { at: Some(Instant::now()), ..Rebuilder::default() }
+    }
+
     /// Begins to make the maps anew if something was learnt since, none are being made, and the last time is long enough ago.
     pub fn begin_if_due(&mut self, live: &Arc<Live>) {
         let before = live.world();

@@ -1,12 +1,15 @@
 //! What outlives the process: small JSON files in `state-dir`, each written to a temporary file beside it, synced and renamed,
-//! so that a crash leaves the old one or the new one. A file that cannot be used is set aside and never stops a start.
+//! so that a crash leaves the old one or the new one. A file that cannot be used is set aside and never stops a start. A process
+//! that takes over is handed the same files by word of mouth, and whoever handed them writes none from then on.
 //! Knows nothing of what the files mean.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -24,11 +27,17 @@ pub trait Stored: Serialize + DeserializeOwned {
     const SCHEMA: u32;
 }
 
-/// The folder of state files, or none: then nothing is read and nothing written.
+/// The folder of state files, or none: then nothing is read and nothing written. Copies are of the same folder.
 #[derive(Debug, Clone, Default)]
 pub struct StateDir {
     path: Option<PathBuf>,
+    handed: Arc<Mutex<Handed>>,
+    /// True: another process writes there now. Held for reading by whoever writes.
+    left: Arc<RwLock<bool>>,
 }
+
+/// State files by name, as one process hands them to the next.
+pub type Handed = BTreeMap<String, String>;
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +83,7 @@ impl StateDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         let tried = made.and_then(|()| tempfile::tempfile_in(path));
         match tried {
-            Ok(_) => Ok(StateDir { path: Some(path.to_owned()) }),
+            Ok(_) => Ok(StateDir { path: Some(path.to_owned()), ..StateDir::default() }),
             Err(reason) => Err(Unusable { path: path.to_owned(), reason }),
         }
     }
@@ -84,9 +93,31 @@ impl StateDir {
         self.path.is_some()
     }
 
+    /// The same folder, where these count before the files in it: each is newer.
+    pub fn with_handed(self, handed: Handed) -> StateDir {
+        *self.handed() = handed;
+        self
+    }
+
+    /// Nothing is written from now on: another process writes there. Waits for whatever is being written.
+    pub fn leave(&self) {
+        *self.left.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// The other process did not come to it.
+    pub fn come_back(&self) {
+        *self.left.write().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
     /// What the file `name` (such as `overrides.json`) holds; `None` when there is none. One that cannot be used is set aside
     /// as `NAME.corrupt-UNIXTIME`, with a line in the log.
     pub fn read<T: Stored>(&self, name: &str) -> Option<T> {
+        if let Some(text) = self.handed().remove(name) {
+            match parse(text.as_bytes()) {
+                Ok(found) => return Some(found),
+                Err(why) => tracing::warn!("the process before this one handed over a {name} that is not used: {why}"),
+            }
+        }
         let path = self.path.as_ref()?.join(name);
         match load(&path) {
             Ok(found) => found,
@@ -103,10 +134,39 @@ impl StateDir {
     /// It could not be written; the file that was there before is untouched.
     pub fn write<T: Stored>(&self, name: &str, value: &T) -> Result<(), NotWritten> {
         let Some(folder) = &self.path else { return Ok(()) };
+        let has_left = self.left.read().unwrap_or_else(PoisonError::into_inner);
+        if *has_left {
+            return Ok(());
+        }
         let path = folder.join(name);
-        let envelope = Envelope { schema: T::SCHEMA, written: unix_s(SystemTime::now()), data: value };
-        store(folder, &path, &envelope).map_err(|reason| NotWritten { path, reason })
+        let written = enveloped(value).and_then(|text| store(folder, &path, &text));
+        written.map_err(|reason| NotWritten { path, reason })
     }
+
+    fn handed(&self) -> MutexGuard<'_, Handed> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a file of this value would hold.
+///
+/// # Errors
+/// It cannot be told as JSON.
+pub fn enveloped<T: Stored>(value: &T) -> io::Result<String> {
+    let envelope = Envelope { schema: T::SCHEMA, written: unix_s(SystemTime::now()), data: value };
+    let mut text = serde_json::to_string_pretty(&envelope).map_err(io::Error::other)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// What such a text says.
+fn parse<T: Stored>(bytes: &[u8]) -> Result<T, String> {
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| format!("it is corrupt: {error}"))?;
+    if !(1..=T::SCHEMA).contains(&head.schema) {
+        return Err(format!("it has schema {}, and this version knows 1 to {}", head.schema, T::SCHEMA));
+    }
+    let whole: Envelope<T> = serde_json::from_slice(bytes).map_err(|error| format!("it is corrupt: {error}"))?;
+    Ok(whole.data)
 }
 
 fn load<T: Stored>(path: &Path) -> Result<Option<T>, String> {
@@ -119,12 +179,7 @@ fn load<T: Stored>(path: &Path) -> Result<Option<T>, String> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20));
     }
-    let head: Head = serde_json::from_slice(&bytes).map_err(|error| format!("it is corrupt: {error}"))?;
-    if !(1..=T::SCHEMA).contains(&head.schema) {
-        return Err(format!("it has schema {}, and this version knows 1 to {}", head.schema, T::SCHEMA));
-    }
-    let whole: Envelope<T> = serde_json::from_slice(&bytes).map_err(|error| format!("it is corrupt: {error}"))?;
-    Ok(Some(whole.data))
+    parse(&bytes).map(Some)
 }
 
 fn set_aside(path: &Path, why: &str) {
@@ -146,11 +201,9 @@ fn set_aside(path: &Path, why: &str) {
     }
 }
 
-fn store<T: Serialize>(folder: &Path, path: &Path, envelope: &Envelope<T>) -> io::Result<()> {
+fn store(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-    let mut bytes = serde_json::to_vec_pretty(envelope).map_err(io::Error::other)?;
-    bytes.push(b'\n');
-    file.write_all(&bytes)?;
+    file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all() // the new name, too
@@ -255,5 +308,33 @@ mod tests {
         assert!(!state.is_kept());
         state.write(NAME, &notes()).unwrap();
         assert_eq!(state.read::<Notes>(NAME), None);
+    }
+
+    #[test]
+    fn what_is_handed_over_counts_before_a_file_and_a_broken_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(folder.path())).unwrap();
+        state.write(NAME, &Notes(vec!["older".into()])).unwrap();
+        let broken = r#"{"schema": 3, "written": 0, "data": []}"#.to_string();
+        for (text, read) in [(enveloped(&notes()).unwrap(), notes()), (broken, Notes(vec!["older".into()]))] {
+            let state = StateDir::open(Some(folder.path())).unwrap().with_handed([(NAME.into(), text)].into());
+            assert_eq!(state.read::<Notes>(NAME), Some(read));
+        }
+        let state = StateDir::default().with_handed([(NAME.into(), enveloped(&notes()).unwrap())].into());
+        assert_eq!(state.read::<Notes>(NAME), Some(notes()));
+        assert_eq!(names(folder.path()), [NAME]);
+    }
+
+    #[test]
+    fn whoever_has_left_writes_nothing_until_it_is_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(folder.path())).unwrap();
+        let copy = state.clone();
+        state.leave();
+        copy.write(NAME, &notes()).unwrap();
+        assert_eq!(names(folder.path()), [""; 0]);
+        state.come_back();
+        copy.write(NAME, &notes()).unwrap();
+        assert_eq!(names(folder.path()), [NAME]);
     }
 }

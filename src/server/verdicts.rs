@@ -1,6 +1,7 @@
 //! Verdicts and history across restarts: what the board knows, in `verdicts.json` of the state directory.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     live::Live,
-    state::{StateDir, Stored},
+    state::{StateDir, Stored, enveloped},
 };
 use crate::health::{Board, Memory};
 
@@ -40,10 +41,18 @@ pub fn recall(state: &StateDir, board: &Board) {
     }
 }
 
+/// What is known, for the process that takes over: the file's name, and what it would hold.
+pub fn hand_over(live: &Live) -> io::Result<(String, String)> {
+    Ok((FILE.into(), enveloped(&known(live))?))
+}
+
+fn known(live: &Live) -> Verdicts {
+    Verdicts { targets: live.board.remember(Instant::now(), SystemTime::now()) }
+}
+
 /// Writes what is known, now. Waits for the disk.
 pub fn write(live: &Live) {
-    let targets = live.board.remember(Instant::now(), SystemTime::now());
-    if let Err(error) = live.state.write(FILE, &Verdicts { targets }) {
+    if let Err(error) = live.state.write(FILE, &known(live)) {
         tracing::error!(%error, "verdicts and history may not outlive the process");
     }
 }

@@ -126,6 +126,19 @@ impl UdpBatch {
     /// # Errors
     /// `WouldBlock` when none waits, or none came in the socket's time limit; else what `recvmmsg` says twice in a row.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive_with(socket, libc::MSG_WAITFORONE)
+    }
+
+    /// As [`UdpBatch::receive`], but never waits. The socket's own setting stays: another process that has the same socket would go
+    /// by it, too.
+    ///
+    /// # Errors
+    /// As [`UdpBatch::receive`].
+    pub fn receive_at_once(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive_with(socket, libc::MSG_DONTWAIT)
+    }
+
+    fn receive_with(&mut self, socket: BorrowedFd<'_>, flags: c_int) -> io::Result<usize> {
         let base = self.inner.as_ptr();
         for slot in 0..self.received {
             // SAFETY: the allocation is live and ours (`&mut self`), `slot` is below `SLOTS`.
@@ -146,7 +159,7 @@ impl UdpBatch {
                     socket.as_raw_fd(),
                     (&raw mut (*base).received).cast(),
                     SLOTS as c_uint,
-                    libc::MSG_WAITFORONE as _,
+                    flags as _,
                     ptr::null_mut(),
                 )
             };

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod batch;
+pub mod descriptors;
 pub mod errors;
 pub mod limits;
 pub mod memory;

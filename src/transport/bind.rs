@@ -1,8 +1,8 @@
-//! Opens all sockets, before any is served: either everything that the configuration lists is there, or the reasons are told.
-//! Must never know what is answered on them.
+//! Opens all sockets, before any is served: either everything that the configuration lists is there, or the reasons are told. What
+//! somebody else has opened is kept and not opened again: a socket that is closed takes what waits in it along. Must never know what
+//! is answered on them.
 
 use std::{
-    collections::VecDeque,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     num::NonZero,
@@ -12,6 +12,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::inherit::{Inheritance, Role, Spare};
 use crate::{
     config::model::{Encrypted, Listen},
     sys::{errors::is_address_lacking, options},
@@ -20,10 +21,14 @@ use crate::{
 /// Open sockets, non-blocking, TCP listening already.
 #[derive(Debug)]
 pub struct Bound {
-    /// For each worker one socket an address, in the order of [`Bound::addresses`].
+    /// For each address, in the order of [`Bound::addresses`], its sockets: each has a queue of its own.
     pub udp: Vec<Vec<UdpSocket>>,
-    /// One socket an address.
+    /// For each address one, or several that were inherited.
     pub tcp: Vec<TcpListener>,
+    /// UDP threads for each address; with more sockets than that there are as many threads as sockets.
+    pub threads: usize,
+    /// For whoever takes over.
+    pub spares: Vec<Spare>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -50,6 +55,8 @@ pub struct BoundEncrypted {
     pub doq: Vec<UdpSocket>,
     /// For DNS over HTTPS, listening already.
     pub doh: Vec<TcpListener>,
+    /// For whoever takes over.
+    pub spares: Vec<Spare>,
 }
 
 const LISTEN: &str = "[server] listen";
@@ -71,21 +78,22 @@ const TCP_BACKLOG: i32 = 1024;
 /// Port 0: how often another free TCP port is tried when the UDP port of the same number is taken.
 const PORT_TRIES: usize = 32;
 
-/// Opens UDP sockets for `threads` workers (0: one a core) and a TCP listener on every address. Default addresses that this host
-/// does not have are left out with a log line. Port 0 takes a port that is free for both.
+/// Opens UDP sockets for `threads` workers (0: one a core) and a TCP listener on every address, but for what is inherited. Default
+/// addresses that this host does not have are left out with a log line. Port 0 takes a port that is free for both.
 ///
 /// # Errors
 /// Every address that cannot be served, each with the reason. Nothing stays open then.
-pub fn bind(listen: &[Listen], threads: usize) -> Result<Bound, Vec<BindError>> {
-    let workers = if threads == 0 { thread::available_parallelism().map_or(1, NonZero::get) } else { threads };
-    let mut bound = Bound { udp: (0..workers).map(|_| Vec::new()).collect(), tcp: Vec::new(), addresses: Vec::new() };
+pub fn bind(listen: &[Listen], threads: usize, inherited: &mut Inheritance) -> Result<Bound, Vec<BindError>> {
+    let threads = if threads == 0 { thread::available_parallelism().map_or(1, NonZero::get) } else { threads };
+    let (udp, tcp, spares, addresses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut bound = Bound { udp, tcp, threads, spares, addresses };
     let (mut errors, mut skipped) = (Vec::new(), Vec::new());
     for &Listen { address, is_default } in listen {
-        match bind_address(address, workers) {
-            Ok((address, tcp, udp)) => {
-                bound.udp.iter_mut().zip(udp).for_each(|(worker, socket)| worker.push(socket));
-                bound.tcp.push(tcp);
-                bound.addresses.push(address);
+        match bind_address(address, threads, inherited) {
+            Ok((chosen, tcp, udp)) => {
+                if let Err(reason) = bound.add(address, chosen, tcp, udp) {
+                    errors.push(BindError { address, protocol: "TCP", key: LISTEN, reason });
+                }
             }
             Err(error) if is_default && is_address_lacking(&error.reason) => {
                 tracing::info!("not listening on {address}: this host does not have it");
@@ -100,39 +108,60 @@ pub fn bind(listen: &[Listen], threads: usize) -> Result<Bound, Vec<BindError>> 
     if errors.is_empty() { Ok(bound) } else { Err(errors) }
 }
 
-/// Opens the sockets of the encrypted transports.
+/// Opens the sockets of the encrypted transports, but for what is inherited.
 ///
 /// # Errors
 /// As [`bind`].
-pub fn bind_encrypted(encrypted: &Encrypted) -> Result<BoundEncrypted, Vec<BindError>> {
-    let mut errors = Vec::new();
-    let mut over_tcp = |addresses: &[SocketAddr], key| {
-        let one = |&address| match tcp_listener(address) {
-            Ok((listener, _)) => Some(listener),
-            Err(reason) => {
-                errors.push(BindError { address, protocol: "TCP", key, reason });
-                None
-            }
-        };
-        addresses.iter().filter_map(one).collect()
-    };
-    let mut bound = BoundEncrypted {
-        dot: over_tcp(&encrypted.dot, "[server.encrypted] dot"),
-        doh: over_tcp(&encrypted.doh, "[server.encrypted] doh"),
-        doq: Vec::new(),
-    };
-    for &address in &encrypted.doq {
-        match quic_socket(address) {
-            Ok(socket) => bound.doq.push(socket),
-            Err(reason) => {
-                errors.push(BindError { address, protocol: "UDP", key: "[server.encrypted] doq", reason });
+pub fn bind_encrypted(encrypted: &Encrypted, inherited: &mut Inheritance) -> Result<BoundEncrypted, Vec<BindError>> {
+    let (mut bound, mut errors) = (BoundEncrypted::default(), Vec::new());
+    for (list, role, key) in [
+        (&encrypted.dot, Role::Dot, "[server.encrypted] dot"),
+        (&encrypted.doh, Role::Doh, "[server.encrypted] doh"),
+        (&encrypted.doq, Role::Doq, "[server.encrypted] doq"),
+    ] {
+        for &address in list {
+            if let Err(reason) = bound.open(role, address, inherited) {
+                let protocol = if role == Role::Doq { "UDP" } else { "TCP" };
+                errors.push(BindError { address, protocol, key, reason });
             }
         }
     }
     if errors.is_empty() { Ok(bound) } else { Err(errors) }
 }
 
+/// Opens a listener for the admin interface, unless one is inherited; with a spare.
+///
+/// # Errors
+/// What the system says.
+pub fn bind_admin(address: SocketAddr, inherited: &mut Inheritance) -> io::Result<(TcpListener, Spare)> {
+    let listener = match inherited.take(Role::Admin, address).into_iter().next() {
+        Some(listener) => TcpListener::from(listener),
+        None => TcpListener::bind(address)?,
+    };
+    listener.set_nonblocking(true)?;
+    let spare = Spare::of(Role::Admin, address, &listener)?;
+    Ok((listener, spare))
+}
+
 impl BoundEncrypted {
+    fn open(&mut self, role: Role, address: SocketAddr, inherited: &mut Inheritance) -> io::Result<()> {
+        let kept = inherited.take(role, address);
+        if role == Role::Doq {
+            let sockets = if kept.is_empty() { vec![quic_socket(address)?] } else { kept_quic(kept)? };
+            for socket in sockets {
+                self.spares.push(Spare::of(role, address, &socket)?);
+                self.doq.push(socket);
+            }
+            return Ok(());
+        }
+        let listeners = if kept.is_empty() { vec![tcp_listener(address)?] } else { kept_listeners(kept)? };
+        for listener in listeners {
+            self.spares.push(Spare::of(role, address, &listener)?);
+            if role == Role::Dot { &mut self.dot } else { &mut self.doh }.push(listener);
+        }
+        Ok(())
+    }
+
     /// What is listened on, with the ports that the kernel chose: over TLS, QUIC and HTTPS.
     pub fn addresses(&self) -> [Vec<SocketAddr>; 3] {
         let of_tcp = |list: &[TcpListener]| list.iter().filter_map(|socket| socket.local_addr().ok()).collect();
@@ -145,25 +174,98 @@ impl Bound {
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+
+    fn add(
+        &mut self,
+        wanted: SocketAddr,
+        chosen: SocketAddr,
+        tcp: Vec<TcpListener>,
+        udp: Vec<UdpSocket>,
+    ) -> io::Result<()> {
+        for listener in &tcp {
+            self.spares.push(Spare::of(Role::Tcp, wanted, listener)?);
+        }
+        for socket in &udp {
+            self.spares.push(Spare::of(Role::Udp, wanted, socket)?);
+        }
+        self.tcp.extend(tcp);
+        self.udp.push(udp);
+        self.addresses.push(chosen);
+        Ok(())
+    }
+}
+
+/// What is open for one address: where, TCP, UDP.
+type Opened = (SocketAddr, Vec<TcpListener>, Vec<UdpSocket>);
+
+fn bind_address(address: SocketAddr, threads: usize, inherited: &mut Inheritance) -> Result<Opened, BindError> {
+    let (tcp, udp) = (inherited.take(Role::Tcp, address), inherited.take(Role::Udp, address));
+    if tcp.is_empty() && udp.is_empty() {
+        return open_address(address, threads);
+    }
+    let failed = |protocol| move |reason| BindError { address, protocol, key: LISTEN, reason };
+    let known = tcp.iter().chain(&udp).find_map(|socket| socket.local_addr().ok()?.as_socket());
+    let chosen = known.unwrap_or(address);
+    let tcp = match tcp.is_empty() {
+        true => tcp_listener(chosen).map(|listener| vec![listener]),
+        false => kept_listeners(tcp),
+    };
+    let udp = match udp.is_empty() {
+        true => (0..threads).map(|_| udp_socket(chosen)).collect(),
+        false => kept_udp(udp, chosen, threads),
+    };
+    Ok((chosen, tcp.map_err(failed("TCP"))?, udp.map_err(failed("UDP"))?))
 }
 
 /// TCP first: its port cannot be shared, so a second server on the same address is noticed; UDP sockets with `SO_REUSEPORT`
 /// would silently take half of its queries.
-fn bind_address(
-    address: SocketAddr,
-    workers: usize,
-) -> Result<(SocketAddr, TcpListener, VecDeque<UdpSocket>), BindError> {
+fn open_address(address: SocketAddr, threads: usize) -> Result<Opened, BindError> {
     let mut tries_left = if address.port() == 0 { PORT_TRIES } else { 1 };
+    let failed = |protocol| move |reason| BindError { address, protocol, key: LISTEN, reason };
     loop {
         tries_left -= 1;
-        let (tcp, chosen) =
-            tcp_listener(address).map_err(|reason| BindError { address, protocol: "TCP", key: LISTEN, reason })?;
-        match (0..workers).map(|_| udp_socket(chosen)).collect() {
-            Ok(udp) => return Ok((chosen, tcp, udp)),
+        let tcp = tcp_listener(address).map_err(failed("TCP"))?;
+        let chosen = tcp.local_addr().map_err(failed("TCP"))?;
+        match (0..threads).map(|_| udp_socket(chosen)).collect() {
+            Ok(udp) => return Ok((chosen, vec![tcp], udp)),
             Err(reason) if reason.kind() == io::ErrorKind::AddrInUse && tries_left > 0 => {}
-            Err(reason) => return Err(BindError { address, protocol: "UDP", key: LISTEN, reason }),
+            Err(reason) => return Err(failed("UDP")(reason)),
         }
     }
+}
+
+/// Every queue is read, however many there are: one that nobody read would swallow its share of the queries.
+fn kept_udp(kept: Vec<Socket>, address: SocketAddr, threads: usize) -> io::Result<Vec<UdpSocket>> {
+    let queues = kept.len();
+    if queues != threads {
+        let as_many = queues.max(threads);
+        tracing::info!(
+            "{address}: {queues} UDP sockets were taken over and `threads` asks for {threads}: {as_many} threads serve them until \
+             the next start without --takeover"
+        );
+    }
+    let each = kept.into_iter().map(|socket| set_up_udp(&socket, address).map(|()| UdpSocket::from(socket)));
+    each.collect()
+}
+
+/// A listener's backlog may be set again while it listens.
+fn kept_listeners(kept: Vec<Socket>) -> io::Result<Vec<TcpListener>> {
+    let set_up = |socket: Socket| {
+        set_up_listener(&socket);
+        socket.set_nonblocking(true)?;
+        socket.listen(TCP_BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    kept.into_iter().map(set_up).collect()
+}
+
+fn kept_quic(kept: Vec<Socket>) -> io::Result<Vec<UdpSocket>> {
+    let set_up = |socket: Socket| {
+        set_buffers(&socket);
+        socket.set_nonblocking(true)?;
+        Ok(UdpSocket::from(socket))
+    };
+    kept.into_iter().map(set_up).collect()
 }
 
 /// One socket for all of QUIC, which tells its connections apart by itself. Its port is not shared, so that plain DNS on the
@@ -173,9 +275,7 @@ fn quic_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Less than asked for is no reason not to serve.
-    let _ = options::receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER);
-    let _ = socket.set_send_buffer_size(UDP_SEND_BUFFER);
+    set_buffers(&socket);
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -186,33 +286,44 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_port(true)?;
+    set_up_udp(&socket, address)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn set_up_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.ip().is_unspecified() {
         options::report_destination(socket.as_fd(), address.is_ipv6())?;
     }
     if let Err(error) = options::ignore_path_mtu(socket.as_fd(), address.is_ipv6()) {
         tracing::warn!("{address}: this kernel does not let UDP ignore path MTU messages: {error}");
     }
-    // Less than asked for is no reason not to serve.
-    let _ = options::receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER);
-    let _ = socket.set_send_buffer_size(UDP_SEND_BUFFER);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    set_buffers(socket);
+    Ok(())
 }
 
-fn tcp_listener(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+/// Less than asked for is no reason not to serve.
+fn set_buffers(socket: &Socket) {
+    let _ = options::receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_SEND_BUFFER);
+}
+
+fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    // Before `listen`: the window scale of a connection is fixed by then.
-    let _ = socket.set_recv_buffer_size(TCP_BUFFER);
-    let _ = socket.set_send_buffer_size(TCP_BUFFER);
+    set_up_listener(&socket);
     socket.bind(&address.into())?;
     socket.listen(TCP_BACKLOG)?;
-    let listener = TcpListener::from(socket);
-    let chosen = listener.local_addr()?;
-    Ok((listener, chosen))
+    Ok(socket.into())
+}
+
+/// Before `listen`: the window scale of a connection is fixed by then.
+fn set_up_listener(socket: &Socket) {
+    let _ = socket.set_recv_buffer_size(TCP_BUFFER);
+    let _ = socket.set_send_buffer_size(TCP_BUFFER);
 }
 
 fn why(error: &io::Error) -> String {
@@ -248,37 +359,40 @@ mod tests {
         Listen { address: address.parse().unwrap(), is_default }
     }
 
+    fn open(listen: &[Listen], threads: usize) -> Result<Bound, Vec<BindError>> {
+        bind(listen, threads, &mut Inheritance::default())
+    }
+
     #[test]
     fn port_0_is_the_same_port_for_udp_and_tcp_and_for_all_workers() {
-        let bound = bind(&[listen("127.0.0.1:0", false), listen("[::1]:0", false)], 3).unwrap();
-        assert_eq!((bound.udp.len(), bound.tcp.len(), bound.addresses().len()), (3, 2, 2));
+        let bound = open(&[listen("127.0.0.1:0", false), listen("[::1]:0", false)], 3).unwrap();
+        assert_eq!((bound.udp.len(), bound.tcp.len(), bound.addresses().len()), (2, 2, 2));
         for (n, &address) in bound.addresses().iter().enumerate() {
             assert_ne!(address.port(), 0);
             assert_eq!(bound.tcp[n].local_addr().unwrap(), address);
-            for worker in &bound.udp {
-                assert_eq!(worker[n].local_addr().unwrap(), address);
-            }
+            assert_eq!(bound.udp[n].len(), 3);
+            assert!(bound.udp[n].iter().all(|socket| socket.local_addr().unwrap() == address));
         }
     }
 
     #[test]
     fn no_thread_count_means_one_worker_a_core() {
-        let bound = bind(&[listen("127.0.0.1:0", false)], 0).unwrap();
-        assert_eq!(bound.udp.len(), thread::available_parallelism().unwrap().get());
+        let bound = open(&[listen("127.0.0.1:0", false)], 0).unwrap();
+        assert_eq!(bound.udp[0].len(), thread::available_parallelism().unwrap().get());
     }
 
     #[test]
     fn a_default_address_that_the_host_lacks_is_left_out() {
         // 240.0.0.0/4 is reserved (RFC 1112 §4): no host has it.
-        let bound = bind(&[listen("127.0.0.1:0", true), listen("240.0.0.1:0", true)], 1).unwrap();
+        let bound = open(&[listen("127.0.0.1:0", true), listen("240.0.0.1:0", true)], 1).unwrap();
         assert_eq!(bound.addresses().len(), 1);
-        let errors = bind(&[listen("240.0.0.1:0", true)], 1).unwrap_err();
+        let errors = open(&[listen("240.0.0.1:0", true)], 1).unwrap_err();
         assert_eq!(errors.len(), 1, "a server without any address is an error");
     }
 
     #[test]
     fn every_listed_address_that_fails_is_told() {
-        let errors = bind(&[listen("240.0.0.1:5300", false), listen("240.0.0.2:5300", false)], 1).unwrap_err();
+        let errors = open(&[listen("240.0.0.1:5300", false), listen("240.0.0.2:5300", false)], 1).unwrap_err();
         let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
@@ -291,9 +405,9 @@ mod tests {
 
     #[test]
     fn a_second_server_on_the_same_address_is_an_error() {
-        let first = bind(&[listen("127.0.0.1:0", false)], 1).unwrap();
+        let first = open(&[listen("127.0.0.1:0", false)], 1).unwrap();
         let address = first.addresses()[0];
-        let errors = bind(&[Listen { address, is_default: true }], 1).unwrap_err();
+        let errors = open(&[Listen { address, is_default: true }], 1).unwrap_err();
         let told = errors[0].to_string();
         assert!(
             told.starts_with(&format!("cannot listen on TCP {address}: address in use; stop the program")),
@@ -306,7 +420,7 @@ mod tests {
         // Some other test may have the port for TCP.
         let is_free = |taken: &UdpSocket| std::net::TcpListener::bind(taken.local_addr().unwrap()).is_ok();
         let taken = std::iter::repeat_with(|| UdpSocket::bind("127.0.0.1:0").unwrap()).find(is_free).unwrap();
-        let errors = bind(&[Listen { address: taken.local_addr().unwrap(), is_default: false }], 1).unwrap_err();
+        let errors = open(&[Listen { address: taken.local_addr().unwrap(), is_default: false }], 1).unwrap_err();
         assert_eq!(errors[0].protocol, "UDP");
     }
 
@@ -325,10 +439,39 @@ mod tests {
     #[test]
     fn ipv4_and_ipv6_wildcards_stand_side_by_side() {
         // Another program may hold a port for IPv6 alone; not all of them.
-        let mut ports = (0..PORT_TRIES).map(|_| bind(&[listen("0.0.0.0:0", false)], 1).unwrap());
+        let mut ports = (0..PORT_TRIES).map(|_| open(&[listen("0.0.0.0:0", false)], 1).unwrap());
         assert!(ports.any(|first| {
             let port = first.addresses()[0].port();
-            bind(&[listen(&format!("[::]:{port}"), false)], 1).is_ok()
+            open(&[listen(&format!("[::]:{port}"), false)], 1).is_ok()
         }));
+    }
+
+    #[test]
+    fn what_is_inherited_is_kept_with_all_its_queues_and_the_rest_is_opened() {
+        let listens = [listen("127.0.0.1:0", false), listen("127.0.0.2:0", false)];
+        let mut first = open(&listens[..1], 3).unwrap();
+        for threads in [1, 3, 5] {
+            let mut inherited = Inheritance::default();
+            for Spare { role, wanted, socket } in &first.spares {
+                inherited.add(socket.try_clone().unwrap(), Some((*role, *wanted))).unwrap();
+            }
+            let next = bind(&listens, threads, &mut inherited).unwrap();
+            assert_eq!((next.addresses()[0], next.addresses().len()), (first.addresses()[0], 2));
+            assert_eq!((next.udp[0].len(), next.udp[1].len(), next.tcp.len()), (3, threads, 2));
+            assert_eq!((next.spares.len(), inherited.left()), (3 + 1 + threads + 1, vec![]));
+        }
+        first.spares.clear();
+    }
+
+    #[test]
+    fn where_one_protocol_is_given_the_other_is_opened_on_the_same_port() {
+        let given = open(&[listen("127.0.0.1:0", false)], 1).unwrap();
+        let address = given.addresses()[0];
+        let mut inherited = Inheritance::default();
+        inherited.add(given.udp[0][0].try_clone().unwrap().into(), None).unwrap();
+        drop(given.tcp);
+        drop(given.spares);
+        let bound = bind(&[Listen { address, is_default: false }], 1, &mut inherited).unwrap();
+        assert_eq!((bound.addresses(), bound.tcp[0].local_addr().unwrap()), (&[address][..], address));
     }
 }

@@ -9,6 +9,7 @@ mod accept;
 pub mod bind;
 mod connection;
 mod https;
+pub mod inherit;
 pub mod limits;
 pub mod quic;
 pub mod tcp;
@@ -17,7 +18,7 @@ pub mod udp;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::BorrowedFd,
     sync::Arc,
     thread,
@@ -27,7 +28,8 @@ use tokio::sync::watch;
 
 use self::tcp::Protocol;
 pub use self::{
-    bind::{BindError, Bound, BoundEncrypted, bind, bind_encrypted},
+    bind::{BindError, Bound, BoundEncrypted, bind, bind_admin, bind_encrypted},
+    inherit::{Inheritance, Role, Spare},
     tls::CurrentIdentity,
 };
 pub use crate::telemetry::TransportKind;
@@ -65,9 +67,20 @@ pub struct Worker<R> {
     pub counters: Arc<WorkerCounters>,
 }
 
+/// What the threads are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Go on.
+    Serve,
+    /// Another process goes on with the same sockets: take nothing new, and let clients finish.
+    Release,
+    /// End.
+    Stop,
+}
+
 /// The running threads. Dropping it ends them without waiting.
 pub struct Serving {
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Word>,
     limits: watch::Sender<Limits>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -89,8 +102,15 @@ where
     R: Respond + Send + 'static,
 {
     let mut serving =
-        Serving { stop: watch::Sender::new(false), limits: watch::Sender::new(*limits), threads: Vec::new() };
-    for (number, socket) in bound.udp.into_iter().flatten().enumerate() {
+        Serving { stop: watch::Sender::new(Word::Serve), limits: watch::Sender::new(*limits), threads: Vec::new() };
+    let mut sockets = Vec::new();
+    for own in bound.udp {
+        // Threads beyond the queues share one each: the kernel gives each datagram to one of them.
+        let beyond = bound.threads.saturating_sub(own.len());
+        let shared = own.iter().cycle().take(beyond).map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>()?;
+        sockets.extend(own.into_iter().chain(shared));
+    }
+    for (number, socket) in sockets.into_iter().enumerate() {
         let engine = udp::Engine::new(socket, make_worker(), serving.stop.subscribe())?;
         serving.spawn(format!("udp-{number}"), move || engine.run())?;
     }
@@ -150,16 +170,27 @@ impl Serving {
     ///
     /// # Errors
     /// When a thread panicked.
-    pub fn stop(mut self) -> Result<(), Panicked> {
-        self.stop.send_replace(true);
-        let mut result = Ok(());
-        for handle in self.threads.drain(..) {
-            let thread = handle.thread().name().unwrap_or("unnamed").to_string();
-            if handle.join().is_err() {
-                result = Err(Panicked { thread });
-            }
-        }
-        result
+    pub fn stop(self) -> Result<(), Panicked> {
+        self.end(Word::Stop, || {})
+    }
+
+    /// The same where another process goes on with the sockets: clients that are connected may ask on for most of that time. QUIC ends
+    /// first, since a connection over it is known to one process only, and what comes for it must not reach the other; `quic_ended` is
+    /// called then.
+    ///
+    /// # Errors
+    /// As [`Serving::stop`].
+    pub fn release(self, quic_ended: impl FnOnce()) -> Result<(), Panicked> {
+        self.end(Word::Release, quic_ended)
+    }
+
+    fn end(mut self, word: Word, quic_ended: impl FnOnce()) -> Result<(), Panicked> {
+        self.stop.send_replace(word);
+        let is_quic = |handle: &mut thread::JoinHandle<()>| handle.thread().name() == Some("doq");
+        let quic: Vec<_> = self.threads.extract_if(.., is_quic).collect();
+        let ended_first = quic.into_iter().map(join).fold(Ok(()), Result::and);
+        quic_ended();
+        self.threads.drain(..).map(join).fold(ended_first, Result::and)
     }
 
     fn start_connections<R: Respond + Send + 'static>(
@@ -181,8 +212,13 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Word::Stop);
     }
+}
+
+fn join(handle: thread::JoinHandle<()>) -> Result<(), Panicked> {
+    let thread = handle.thread().name().unwrap_or("unnamed").to_string();
+    handle.join().map_err(|_| Panicked { thread })
 }
 
 #[cfg(test)]

@@ -31,14 +31,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Reply, Respond, TransportKind, Worker, tcp::STOP_WITHIN};
+use super::{Reply, Respond, TransportKind, Word, Worker, tcp::STOP_WITHIN};
 use crate::wire::{HEADER_LEN, codes::option, writer::PADDING_BLOCK};
 
 /// The QUIC thread's sockets and tools, ready to [`run`](Engine::run).
 pub struct Engine<R: Respond + Send + 'static> {
     runtime: Runtime,
     server: Server<Adapter<R>>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Word>,
 }
 
 /// Answers hickory's requests out of the core.
@@ -69,7 +69,7 @@ impl<R: Respond + Send + 'static> Engine<R> {
         config: &Arc<ServerConfig>,
         idle: Duration,
         worker: Worker<R>,
-        stop: watch::Receiver<bool>,
+        stop: watch::Receiver<Word>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let mut server = Server::new(Adapter::new(worker));
@@ -86,7 +86,7 @@ impl<R: Respond + Send + 'static> Engine<R> {
     pub fn run(self) {
         let Engine { runtime, mut server, mut stop } = self;
         runtime.block_on(async move {
-            let _ = stop.wait_for(|&stop| stop).await; // an error means that the other end is gone: stop as well
+            let _ = stop.wait_for(|word| *word != Word::Serve).await; // an error means that the other end is gone: stop as well
             sleep(LAST_REPLIES).await;
             if timeout(STOP_WITHIN - LAST_REPLIES - LAST_WORDS, server.shutdown_gracefully()).await.is_err() {
                 tracing::info!("closing QUIC connections that did not finish in time");

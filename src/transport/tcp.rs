@@ -10,11 +10,11 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
     task::{JoinSet, LocalSet, yield_now},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    Respond, TransportKind, Worker,
+    Respond, TransportKind, Word, Worker,
     accept::{Pause, accept, pass_on_panic},
     connection::{Connection, Seat, Shared},
     https,
@@ -45,8 +45,12 @@ pub struct Engine<R> {
     listeners: Vec<TcpListener>,
     worker: Worker<R>,
     limits: watch::Receiver<Limits>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Word>,
 }
+
+/// After the word that another process goes on with the sockets: for so long connections are served as before. Those that are left
+/// then have the rest of [`STOP_WITHIN`].
+const RELEASED_FOR: Duration = Duration::from_secs(3);
 
 /// Failures to accept come in floods; one line in so long says it.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -64,7 +68,7 @@ impl<R: Respond + 'static> Engine<R> {
         listeners: Vec<std::net::TcpListener>,
         worker: Worker<R>,
         limits: watch::Receiver<Limits>,
-        stop: watch::Receiver<bool>,
+        stop: watch::Receiver<Word>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let entered = runtime.enter();
@@ -73,7 +77,7 @@ impl<R: Respond + 'static> Engine<R> {
         Ok(Engine { protocol, runtime, listeners, worker, limits, stop })
     }
 
-    /// Serves until told to stop, then lets clients finish for at most [`STOP_WITHIN`].
+    /// Serves until told to end, then lets clients finish for at most [`STOP_WITHIN`].
     ///
     /// # Panics
     /// When a connection's task panicked: the panic goes on here, for whoever joins the thread.
@@ -89,6 +93,7 @@ impl<R: Respond + 'static> Engine<R> {
             shared: Rc::new(RefCell::new(shared)),
             limits,
             stop,
+            closing: watch::Sender::new(false),
             connections: JoinSet::new(),
         };
         LocalSet::new().block_on(&runtime, acceptor.serve());
@@ -118,14 +123,16 @@ struct Acceptor<R> {
     warned: Option<Instant>,
     shared: Rc<RefCell<Shared<R>>>,
     limits: watch::Receiver<Limits>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Word>,
+    /// Told to the connections when they are to come to an end.
+    closing: watch::Sender<bool>,
     connections: JoinSet<()>,
 }
 
 impl<R: Respond + 'static> Acceptor<R> {
     async fn serve(mut self) {
         let mut stop = self.stop.clone();
-        let mut stopped = pin!(stop.wait_for(|&stop| stop));
+        let mut stopped = pin!(stop.wait_for(|word| *word != Word::Serve));
         let mut idle = tokio::time::interval(REFRESH_EVERY);
         idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -178,7 +185,7 @@ impl<R: Respond + 'static> Acceptor<R> {
             idlest.abort();
         }
         shared.table.insert(network, |id| {
-            let (shared, limits, stop) = (self.shared.clone(), self.limits.clone(), self.stop.clone());
+            let (shared, limits, stop) = (self.shared.clone(), self.limits.clone(), self.closing.subscribe());
             let seat = Seat { client, id, shared, limits, stop };
             // A task each, so that a plain connection is no larger for what the others need.
             match &self.protocol {
@@ -190,8 +197,13 @@ impl<R: Respond + 'static> Acceptor<R> {
         shared.count_connections();
     }
 
-    /// Connections that were made before the word to stop are still taken, then no more; all end by themselves or in time.
+    /// Connections that were made before the word to end are still taken, then no more; all end by themselves or in time. Where another
+    /// process goes on accepting, those that are open are served for a while as if nothing were.
     async fn finish(mut self) {
+        let is_released = *self.stop.borrow() == Word::Release;
+        if !is_released {
+            self.closing.send_replace(true);
+        }
         // The event loop must hear of them first.
         yield_now().await;
         for _ in 0..LAST_ACCEPTS {
@@ -206,14 +218,20 @@ impl<R: Respond + 'static> Acceptor<R> {
             }
         }
         self.listeners.clear();
-        let all_ended = async {
-            while let Some(ended) = self.connections.join_next().await {
-                pass_on_panic(ended);
-            }
-        };
-        if timeout(STOP_WITHIN, all_ended).await.is_err() {
+        let until = Instant::now() + STOP_WITHIN;
+        if is_released {
+            let _all_ended_or_not = timeout(RELEASED_FOR, self.all_ended()).await;
+            self.closing.send_replace(true);
+        }
+        if timeout_at(until, self.all_ended()).await.is_err() {
             let (open, what) = (self.connections.len(), self.protocol.transport().label());
             tracing::info!("closing {open} connections ({what}) that did not finish in time");
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.connections.join_next().await {
+            pass_on_panic(ended);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Reply, Respond, Serving, TransportKind, Worker, bind, start};
+use super::{Inheritance, Reply, Respond, Serving, TransportKind, Worker, bind, start};
 use crate::{
     config::model::{Limits, Listen},
     sys::tcp_info::round_trip,
@@ -101,7 +101,7 @@ impl Server {
     pub fn with_limits(addresses: &[&str], threads: usize, limits: Limits) -> Self {
         let listen: Vec<_> =
             addresses.iter().map(|a| Listen { address: a.parse().unwrap(), is_default: false }).collect();
-        let bound = bind(&listen, threads).unwrap();
+        let bound = bind(&listen, threads, &mut Inheritance::default()).unwrap();
         let addresses = bound.addresses().to_vec();
         let registry = Arc::new(Registry::new());
         let ended: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();

@@ -9,7 +9,7 @@ use std::{io, net::UdpSocket, os::fd::AsFd, thread, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Reply, Respond, TransportKind, Worker};
+use super::{Reply, Respond, TransportKind, Word, Worker};
 use crate::{
     sys::UdpBatch,
     telemetry::{DropReason, QtypeClass},
@@ -20,7 +20,7 @@ pub struct Engine<R> {
     socket: UdpSocket,
     batch: UdpBatch,
     worker: Worker<R>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Word>,
 }
 
 /// How long an idle thread waits before it looks whether it is to stop, and lets old data go. Four looks a second cost nothing that
@@ -30,7 +30,7 @@ const LOOK_FOR_STOP_EVERY: Duration = Duration::from_millis(250);
 /// Rest after an error of the socket other than that nothing waits: asked again at once, a broken one would spin.
 const REST_AFTER_ERROR: Duration = Duration::from_millis(10);
 
-/// Batches taken after the word to stop. More than a full receive buffer holds, so everything that had arrived is answered, and a
+/// Batches taken after the word to end. More than a full receive buffer holds, so everything that had arrived is answered, and a
 /// flood cannot hold the end up for more than a moment.
 const LAST_BATCHES: usize = 1024;
 
@@ -39,34 +39,34 @@ impl<R: Respond> Engine<R> {
     ///
     /// # Errors
     /// When the socket takes no time limit.
-    pub fn new(socket: UdpSocket, worker: Worker<R>, stop: watch::Receiver<bool>) -> io::Result<Self> {
+    pub fn new(socket: UdpSocket, worker: Worker<R>, stop: watch::Receiver<Word>) -> io::Result<Self> {
         socket.set_read_timeout(Some(LOOK_FOR_STOP_EVERY))?;
         socket.set_nonblocking(false)?;
         Ok(Engine { socket, batch: UdpBatch::new(), worker, stop })
     }
 
-    /// Serves until told to stop, then answers what has arrived.
+    /// Serves until told to end, then answers what has arrived. Where another process goes on with the socket, nothing is changed about
+    /// it, and who of the two takes a datagram is all the same.
     pub fn run(self) {
         let Engine { socket, mut batch, mut worker, stop } = self;
         // One atomic load a batch. An error means that the other end is gone: stop as well.
         while matches!(stop.has_changed(), Ok(false)) {
-            match exchange(&socket, &mut batch, &mut worker) {
-                Ok(()) => {}
+            match batch.receive(socket.as_fd()) {
+                Ok(received) => answer(received, &socket, &mut batch, &mut worker),
                 // Nobody asks: an idle thread must not hold on to an old map until somebody does.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => worker.respond.begin_batch(),
                 Err(_) => thread::sleep(REST_AFTER_ERROR),
             }
         }
-        if socket.set_nonblocking(true).is_ok() {
-            let mut last = (0..LAST_BATCHES).map(|_| exchange(&socket, &mut batch, &mut worker));
-            let _until_empty = last.find(Result::is_err);
+        for _ in 0..LAST_BATCHES {
+            let Ok(received) = batch.receive_at_once(socket.as_fd()) else { break };
+            answer(received, &socket, &mut batch, &mut worker);
         }
     }
 }
 
-/// One batch: receive, answer, send.
-fn exchange<R: Respond>(socket: &UdpSocket, batch: &mut UdpBatch, worker: &mut Worker<R>) -> io::Result<()> {
-    let received = batch.receive(socket.as_fd())?;
+/// One batch: answer what was received, and send the replies.
+fn answer<R: Respond>(received: usize, socket: &UdpSocket, batch: &mut UdpBatch, worker: &mut Worker<R>) {
     let Worker { respond, counters } = worker;
     respond.begin_batch();
     for slot in 0..received {
@@ -82,7 +82,6 @@ fn exchange<R: Respond>(socket: &UdpSocket, batch: &mut UdpBatch, worker: &mut W
         }
     }
     counters.unsent(batch.send(socket.as_fd()));
-    Ok(())
 }
 
 #[cfg(test)]

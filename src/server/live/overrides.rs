@@ -40,6 +40,9 @@ pub enum Undecided {
     /// There are too many.
     #[error(transparent)]
     TooMany(#[from] TooMany),
+    /// This process ends.
+    #[error("another process is taking over from this one; ask again")]
+    Left,
 }
 
 impl Live {
@@ -56,11 +59,14 @@ impl Live {
     /// Takes a decision in, publishes what follows from it, and keeps it on disk. Waits for the disk.
     ///
     /// # Errors
-    /// It is about nothing, or there are too many.
+    /// It is about nothing, there are too many, or another process is taking over.
     pub fn decide(&self, mut new: Override) -> Result<Decided, Undecided> {
         new.node = self.cluster.node().unwrap_or_default();
         let mut decided = {
             let mut control = self.control();
+            if control.has_left {
+                return Err(Undecided::Left);
+            }
             let matches = matched(&new.target, &control.world.plan);
             // What left the configuration can still be ended.
             let is_known = control.overrides.list().iter().any(|old| new.target.covers(&old.target));
@@ -83,6 +89,9 @@ impl Live {
         let mut news: Vec<Override> = Vec::new();
         for some in decisions.chunks(AT_ONCE) {
             let mut control = self.control();
+            if control.has_left {
+                return; // who has taken over hears of them, too
+            }
             let before = news.len();
             news.extend(some.iter().filter(|new| control.overrides.merge((*new).clone())).cloned());
             if news.len() > before {
@@ -135,7 +144,7 @@ impl Live {
             .inspect_err(|error| tracing::error!("overrides hold, but will not outlive this process: {error}"))
     }
 
-    fn take_up_overrides(&self, control: &mut Control) {
+    pub(super) fn take_up_overrides(&self, control: &mut Control) {
         let world = control.world.clone();
         control.health.view.force(&world.plan, control.overrides.forces(&world.plan));
         self.publish(control, false, None);

@@ -1,0 +1,86 @@
+//! From open sockets to threads that answer, and back; another process may have had the sockets before, and another may go on with
+//! them. Knows nothing of signals and of the control plane's tasks.
+
+use super::{
+    ServeError,
+    identity::Keeper,
+    live::{Answerer, Live},
+    sockets::Sockets,
+    takeover::{
+        Giver, Successor, Taken, TakeoverError,
+        taker::{self, Predecessor},
+    },
+};
+use crate::transport::{self, BoundEncrypted, Serving, Worker};
+
+/// Answers from now on; relieves the process that had the sockets before.
+///
+/// # Errors
+/// The system gives no threads, or the process before serves on.
+pub fn start_serving(
+    mut sockets: Sockets,
+    live: &Live,
+    keeper: Option<&Keeper>,
+    taken: Option<Taken>,
+) -> Result<Serving, ServeError> {
+    let make_worker = || {
+        let counters = live.registry.register();
+        Worker { respond: Answerer::new(live, counters.clone()), counters }
+    };
+    if let Some(taken) = &taken {
+        taker::take_up(live, taken);
+    }
+    // Its connections are known to the process before alone: this one reads what comes for it only when that has closed them.
+    let quic = BoundEncrypted { doq: std::mem::take(&mut sockets.encrypted.doq), ..BoundEncrypted::default() };
+    let mut serving = transport::start(sockets.bound, &live.world().config.server.limits, make_worker)?;
+    if let Some(keeper) = keeper {
+        serving.start_encrypted(sockets.encrypted, &keeper.current, make_worker)?;
+    }
+    if let Some(taken) = taken
+        && let Err(error) = relieve(live, taken.predecessor)
+    {
+        let _answered_what_it_took = serving.release(|| {});
+        return Err(error.into());
+    }
+    if let Some(keeper) = keeper {
+        serving.start_encrypted(quic, &keeper.current, make_worker)?;
+    }
+    Ok(serving)
+}
+
+/// The process before is told that this one serves, and stops.
+fn relieve(live: &Live, mut predecessor: Predecessor) -> Result<(), TakeoverError> {
+    if let Some(overrides) = predecessor.relieve()? {
+        live.succeed(overrides);
+    }
+    let process = predecessor.process;
+    predecessor.wait_until_stopped();
+    tracing::info!(process, "took over; the process before ends when its clients are done");
+    Ok(())
+}
+
+/// Answers what is in flight, or who is connected while another process takes what is new. Waits.
+///
+/// # Errors
+/// A thread panicked.
+pub fn end_serving(serving: Serving, successor: Option<Successor>) -> Result<(), transport::Panicked> {
+    match successor {
+        None => {
+            tracing::info!("stopping: answering what is in flight");
+            serving.stop()
+        }
+        Some(mut successor) => {
+            let process = successor.process;
+            tracing::info!(process, "a new process serves: answering who is connected to this one, then ending");
+            serving.release(|| successor.tell_stopped())
+        }
+    }
+}
+
+/// The process that has taken over; waits for it, for ever where nobody can.
+pub async fn successor_of(giver: &mut Option<Giver>) -> Successor {
+    match giver {
+        Some(giver) => giver.successor().await,
+        None => std::future::pending().await,
+    }
+}
