@@ -223,7 +223,44 @@ fn join(handle: thread::JoinHandle<()>) -> Result<(), Panicked> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, Instant};
+
+    use super::{
+        testing::{ask, limits, message, worker},
+        *,
+    };
+    use crate::{config::model::Listen, telemetry::Registry};
+
+    #[test]
+    fn a_released_server_answers_who_is_connected_and_leaves_what_comes_to_whoever_has_the_sockets() {
+        let listen = Listen { address: "127.0.0.1:0".parse().unwrap(), is_default: false };
+        let mut bound = bind(&[listen], 1, &mut Inheritance::default()).unwrap();
+        let (address, spares) = (bound.addresses()[0], std::mem::take(&mut bound.spares));
+        let registry = Registry::new();
+        let serving = start(bound, &limits(), || worker(&registry)).unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        ask(&mut stream, &message(1, b"before")).unwrap();
+
+        let released = Instant::now();
+        let releasing = thread::spawn(move || serving.release(|| {}));
+        while released.elapsed() < Duration::from_millis(600) {
+            match ask(&mut stream, &message(2, b"after")) {
+                Ok(reply) => assert_eq!(reply[..2], [0, 2]),
+                // Only a machine that stood still could have been so late.
+                Err(error) => assert!(released.elapsed() > Duration::from_secs(2), "{error}"),
+            }
+        }
+        drop(stream);
+        releasing.join().unwrap().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(&message(3, b"for the next"), address).unwrap();
+        let kept = spares.iter().find(|spare| spare.role == Role::Udp).unwrap();
+        let kept = UdpSocket::from(kept.socket.try_clone().unwrap());
+        let mut received = [0; 64];
+        let length = kept.recv(&mut received).unwrap();
+        assert_eq!(received[..length], message(3, b"for the next"));
+        assert!(std::net::TcpStream::connect(address).is_ok());
+    }
 
     #[test]
     fn a_panic_on_any_transport_ends_the_process_and_one_elsewhere_does_not() {

@@ -52,3 +52,76 @@ impl Live {
         self.publish(&mut control, true, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+    use crate::{
+        config::{self, Source},
+        health::Board,
+        routing::force::Force,
+        server::{
+            World,
+            live::Undecided,
+            overrides::{Decision, FILE, Override, Target},
+            state::{StateDir, enveloped},
+        },
+    };
+
+    fn live(state: StateDir) -> Arc<Live> {
+        let text = "[regions.eu]\nlocation = \"FRA\"\nendpoints = [\"192.0.2.1\"]\n\
+                    [zones.\"x.example\"]\nnameservers = [\"ns1.example.net.\"]\n[zones.\"x.example\".routes.www]\n";
+        let source = Source { name: "isochrone.toml".into(), text: text.into() };
+        let config = config::parse(Arc::new(source), Path::new("")).unwrap_or_else(|report| panic!("{report}"));
+        let world = World::compile(config, Path::new("isochrone.toml")).unwrap_or_else(|report| panic!("{report}"));
+        let board = Arc::new(Board::default());
+        board.adopt(world.targets(), std::time::SystemTime::now());
+        Live::new(Arc::new(world), board, state)
+    }
+
+    fn drain() -> Override {
+        Override {
+            target: Target::new("eu", None),
+            state: Decision::Drain,
+            reason: String::new(),
+            since: 1,
+            until: None,
+            by: String::new(),
+            counter: 0,
+            node: String::new(),
+            knows: Vec::new(),
+            conflicts: Vec::new(),
+            over: false,
+        }
+    }
+
+    fn is_drained(live: &Live) -> bool {
+        live.overrides().of_region("eu").and_then(|o| o.state.force()) == Some(Force::Drain)
+    }
+
+    #[test]
+    fn what_is_decided_until_the_end_goes_over_and_later_there_is_no_decision() {
+        let old = live(StateDir::default());
+        let offered = enveloped(&old.overrides()).unwrap();
+        old.decide(drain()).unwrap();
+        let last_word = old.leave();
+        assert!(matches!(old.decide(drain()), Err(Undecided::Left)));
+        let new = live(StateDir::default().with_handed([(FILE.into(), offered)].into()));
+        assert!(!is_drained(&new));
+        new.succeed(last_word);
+        assert!(is_drained(&new));
+        old.come_back();
+        old.decide(drain()).unwrap();
+    }
+
+    #[test]
+    fn cookies_that_the_old_one_gave_out_stay_good() {
+        let (old, new) = (live(StateDir::default()), live(StateDir::default()));
+        let secrets = |live: &Live| live.snapshot.load().settings.cookies;
+        assert_ne!(secrets(&old), secrets(&new));
+        new.take_up_cookies(&old.cookies());
+        assert_eq!(secrets(&old), secrets(&new));
+    }
+}

@@ -2,21 +2,21 @@
 //! address that it listens on, so that whoever wants an address finds the process that has it. Must never know what is said there.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io,
     net::SocketAddr,
     os::{
         fd::{AsFd, BorrowedFd},
         linux::net::SocketAddrExt,
         unix::{
-            fs::PermissionsExt,
+            fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
             net::{SocketAddr as UnixAddr, UnixListener, UnixStream},
         },
     },
     path::{self, Path, PathBuf},
 };
 
-use crate::config::model::Server;
+use crate::{config::model::Server, sys::descriptors::own_user};
 
 /// The file's name in the state directory.
 const FILE: &str = "handover.sock";
@@ -90,9 +90,15 @@ impl Place {
         }
     }
 
-    /// Opens it; what a process that is gone has left there is cleared away.
+    /// Opens it; what a process that is gone has left there is cleared away. A file belongs to whom its folder belongs, which may be
+    /// the user that this process is going to be.
     fn open(&self) -> io::Result<UnixListener> {
         let address = self.address()?;
+        if let Place::File(path) = self
+            && let Some(folder) = path.parent()
+        {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
         let listener = match (UnixListener::bind_addr(&address), self) {
             (Err(error), Place::File(path)) if error.kind() == io::ErrorKind::AddrInUse => {
                 if self.connect().is_ok() {
@@ -108,6 +114,10 @@ impl Place {
         if let Place::File(path) = self {
             // Only a hurdle: who asks is looked at, too.
             fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+            if let Some(folder) = folder.filter(|folder| folder.uid() != own_user()) {
+                let _root_may = chown(path, Some(folder.uid()), Some(folder.gid()));
+            }
         }
         Ok(listener)
     }
