@@ -196,7 +196,10 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     tell_of_secrets(&world);
     on_ready(&ready);
     drop(inside);
-    let parts = Parts { live, prober, serving, keeper, admin, doors, spares, is_successor };
+    // Other maps than those of the world: made of what the process before had learnt.
+    let has_learnt = !Arc::ptr_eq(&live.world(), &world);
+    let rebuilder = if has_learnt { Rebuilder::rested() } else { Rebuilder::default() };
+    let parts = Parts { live, prober, serving, keeper, admin, doors, spares, rebuilder, is_successor };
     let ended = runtime.block_on(control(parts, &ready));
     runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
     ended
@@ -253,13 +256,14 @@ struct Parts {
     admin: Option<TcpListener>,
     doors: Option<Doors>,
     spares: Vec<Spare>,
+    rebuilder: Rebuilder,
     /// It has taken over from another process.
     is_successor: bool,
 }
 
 /// The control plane: follows health, signals and files until told to stop, or until another process serves.
 async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
-    let Parts { live, prober, serving, mut keeper, admin, doors, spares, is_successor } = parts;
+    let Parts { live, prober, serving, mut keeper, admin, doors, spares, mut rebuilder, is_successor } = parts;
     free(()); // compiling needed much more than what is left of it
     let (stop, stopping) = channel::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -278,7 +282,6 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
         tokio::spawn(admin::http::serve(listener, running, stopping))
     });
     let mut files = live.world().files.clone();
-    let mut rebuilder = if is_successor { Rebuilder::rested() } else { Rebuilder::default() };
     let mut giver = doors.map(|mut doors| {
         doors.clear_superseded();
         Giver::start(doors, spares, &live)
@@ -286,7 +289,10 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
     let mut successor = None;
     if is_successor {
         let live = live.clone();
-        tokio::task::spawn_blocking(move || write_state(&live));
+        tokio::task::spawn_blocking(move || {
+            write_state(&live);
+            live.keep_overrides().ok() // an error is logged
+        });
     }
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -373,11 +379,10 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
     }
 }
 
-/// All of it, now. Waits for the disk.
+/// All that is not written at once, now. Waits for the disk.
 fn write_state(live: &Live) {
     verdicts::write(live);
     learning::write(live);
-    let _told_in_the_log = live.keep_overrides();
 }
 
 async fn received(signal: &mut Signal) {
