@@ -53,7 +53,10 @@ start() {
 
 load() { dnsperf -s 127.0.0.1 -p "$port" -d queries -c 8 -T 1 "$@" 2>&1; }
 figure() { sed -n "s/^ *$1: *//p" "$2"; }
-report() { echo "$1: $(figure 'Queries sent' "$2") queries, lost $(figure 'Queries lost' "$2"), $(figure 'Response codes' "$2")"; }
+report() {
+  echo "$1: $(figure 'Queries sent' "$2") queries, lost $(figure 'Queries lost' "$2"), $(figure 'Response codes' "$2"), seconds" \
+    "$(figure 'Average Latency (s)' "$2" | tr -s ' ')"
+}
 lost() { figure 'Queries lost' "$1" | cut -d' ' -f1; }
 
 start
