@@ -76,8 +76,12 @@ impl Sockets {
 /// Every address that cannot be listened on; why the running server serves on; sockets of the service manager that nothing would be
 /// answered on.
 pub fn open_or_take(start: Start, config: &Config) -> Result<(Sockets, Option<Taken>), ServeError> {
+    let count = start.given.len();
     let mut given = given(start.given)?;
     if !start.takeover {
+        if count > 0 {
+            tracing::info!("sockets that the service manager has opened: {count}");
+        }
         let sockets = Sockets::open(config, &mut given)?;
         let left = given.left();
         return if left.is_empty() { Ok((sockets, None)) } else { Err(ServeError::NotListed(left)) };
