@@ -1,5 +1,6 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
 
+pub mod confine;
 pub mod endpoints;
 pub mod estimates;
 mod eyes;
@@ -13,6 +14,7 @@ pub mod operations;
 pub mod overrides;
 mod parallel;
 mod rebuild;
+pub mod service;
 mod shared;
 pub mod state;
 mod traffic;
@@ -36,6 +38,7 @@ use tokio::{
 
 pub use self::world::World;
 use self::{
+    confine::{confine, make_state_dir},
     files::Files,
     identity::Keeper,
     live::Answerer,
@@ -43,6 +46,7 @@ use self::{
     operations::{ReloadRequest, Running},
     parallel::at_leisure,
     rebuild::Rebuilder,
+    service::Manager,
     state::StateDir,
     world::Past,
 };
@@ -87,6 +91,9 @@ pub enum ServeError {
     /// The system refused threads, timers or signals.
     #[error("cannot start: {0}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
     System(#[from] io::Error),
+    /// The process could not give up what it does not need, and so does not serve.
+    #[error("{0}")]
+    Confine(String),
     /// A data-plane thread panicked.
     #[error(transparent)]
     Panicked(#[from] transport::Panicked),
@@ -113,7 +120,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 pub fn serve(options: Options) -> Result<(), ServeError> {
     let begun = Instant::now();
     let world = World::load(&options.config).map_err(ServeError::Config)?;
-    run(world, begun, |_| {})
+    run(world, begun, Start::Confined, |_| {})
 }
 
 /// Serves a configuration that was read from `path`, and calls `on_ready` once it answers.
@@ -123,17 +130,29 @@ pub fn serve(options: Options) -> Result<(), ServeError> {
 pub fn serve_config(config: Config, path: PathBuf, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
     let begun = Instant::now();
     let world = World::compile(config, &path).map_err(ServeError::Config)?;
-    run(world, begun, on_ready)
+    run(world, begun, Start::AsItIs, on_ready)
 }
 
-fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
+/// What becomes of the process once its sockets are open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// It gives up what it does not need. No other thread may run yet.
+    Confined,
+    /// It stays as it is.
+    AsItIs,
+}
+
+fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)) -> Result<(), ServeError> {
     install_crypto_provider();
     end_on_data_plane_panic();
     let files = Files::of(&world.config.server);
-    let state = StateDir::open(world.config.server.state_dir.as_deref())
-        .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
+    make_state_dir(&world.config.server).map_err(ServeError::Config)?;
+    let manager = Manager::from_environment();
     let (bound, encrypted) = bind(&world.config.server)?;
     let admin_listener = world.config.admin.listen.map(bind_admin).transpose()?;
+    let confined = (start == Start::Confined).then(|| confine(&world)).transpose()?;
+    let state = StateDir::open(world.config.server.state_dir.as_deref())
+        .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
     let ready = Ready {
         listen: bound.addresses().to_vec(),
         encrypted: encrypted.addresses(),
@@ -148,6 +167,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     let probe = Arc::new(NetProbe::default());
     let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
+    live.confinement.get_or_init(|| confined.unwrap_or_default());
     let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
     let make_worker = || {
         let counters = live.registry.register();
@@ -162,7 +182,7 @@ fn run(world: World, begun: Instant, on_ready: impl FnOnce(&Ready)) -> Result<()
     tell_of_secrets(&world);
     on_ready(&ready);
     drop(inside);
-    let ended = runtime.block_on(control(live, prober, serving, keeper, admin_listener, &ready));
+    let ended = runtime.block_on(control(live, prober, serving, keeper, admin_listener, manager, &ready));
     runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
     ended
 }
@@ -235,6 +255,7 @@ async fn control(
     serving: Serving,
     mut keeper: Option<Keeper>,
     admin_listener: Option<TcpListener>,
+    mut manager: Manager,
     ready: &Ready,
 ) -> Result<(), ServeError> {
     free(()); // compiling needed much more than what is left of it
@@ -258,6 +279,7 @@ async fn control(
     let mut rebuilder = Rebuilder::default();
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    manager.ready(&live.summary());
     loop {
         let mut asker = None;
         let due = tokio::select! {
@@ -273,6 +295,7 @@ async fn control(
                 if !let_go.is_empty() {
                     free(let_go);
                 }
+                manager.status(&live.summary());
                 if live.end_overrides(world::unix_s(SystemTime::now())) {
                     let live = live.clone();
                     // An error is logged, and those that have ended are not taken up again in any case.
@@ -288,12 +311,18 @@ async fn control(
                 changed
             }
             () = rebuilder.done(&live) => None,
+            () = manager.is_due() => {
+                manager.tell_alive(&serving);
+                None
+            }
         };
         let Some(why) = due else { continue };
+        manager.reloading();
         // A word to stop is heard while a reload is under way, too.
         tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
+            () = manager.goes_on(&serving) => {}
             reloaded = reload(&live, &prober, &serving, &why) => {
                 if reloaded.is_ok() {
                     files = live.world().files.clone();
@@ -301,6 +330,7 @@ async fn control(
                         keeper.take_up(&live.world().config);
                     }
                 }
+                manager.ready(&live.summary());
                 if let Some(asker) = asker {
                     let _nobody_waits_any_more = asker.send(reloaded);
                 }
@@ -308,6 +338,7 @@ async fn control(
         }
     }
     tracing::info!("stopping: answering what is in flight");
+    manager.stopping();
     stop.send_replace(true);
     let stopped = tokio::task::spawn_blocking(move || serving.stop()).await;
     follower.abort();
@@ -471,6 +502,8 @@ fn tell_what_needs_a_restart(before: &Config, after: &Config) {
         ("server.encrypted.doq", changed(|encrypted| &encrypted.doq)),
         ("server.encrypted.doh", changed(|encrypted| &encrypted.doh)),
         ("server.state-dir", before.server.state_dir != after.server.state_dir),
+        ("server.user", before.server.user != after.server.user),
+        ("server.sandbox", before.server.sandbox != after.server.sandbox),
         ("server.threads", before.server.threads != after.server.threads),
         ("admin.listen", before.admin.listen != after.admin.listen),
     ];
