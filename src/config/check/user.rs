@@ -13,8 +13,8 @@ impl Context<'_> {
             return None;
         }
         let found = resolve(&at.value).and_then(|account| match account {
-            account if account.uid == 0 || account.gid == 0 => Err((
-                "is root, or has the group of root".to_string(),
+            account if account.uid == 0 || account.groups.contains(&0) => Err((
+                "is root, or in the group of root".to_string(),
                 "name a user without privileges, or leave `user` empty".to_string(),
             )),
             account => Ok(account),
