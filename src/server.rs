@@ -1,5 +1,6 @@
 //! The one place that wires the rooms together and owns start, reload and stop.
 
+pub mod confine;
 pub mod endpoints;
 pub mod estimates;
 mod eyes;
@@ -13,6 +14,7 @@ pub mod operations;
 pub mod overrides;
 mod parallel;
 mod rebuild;
+pub mod service;
 mod serving;
 mod shared;
 mod sockets;
@@ -41,12 +43,14 @@ use tokio::{
 
 pub use self::world::World;
 use self::{
+    confine::{confine, make_state_dir},
     files::Files,
     identity::Keeper,
     live::Live,
     operations::{ReloadRequest, Running},
     parallel::at_leisure,
     rebuild::Rebuilder,
+    service::Manager,
     serving::{end_serving, start_serving, successor_of},
     state::StateDir,
     takeover::{Doors, Giver},
@@ -79,8 +83,9 @@ struct Start {
     takeover: bool,
     /// Sockets that the service manager has opened.
     given: Vec<OwnedFd>,
-    /// Another process may take over later.
-    has_doors: bool,
+    /// It gives up what it does not need once its sockets are open, while no other thread runs yet, and another process may take over
+    /// later.
+    is_service: bool,
 }
 
 /// Why the server did not start, or ended badly.
@@ -124,6 +129,9 @@ pub enum ServeError {
     /// The system refused threads, timers or signals.
     #[error("cannot start: {0}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
     System(#[from] io::Error),
+    /// The process could not give up what it does not need, and so does not serve.
+    #[error("{0}")]
+    Confine(String),
     /// A data-plane thread panicked.
     #[error(transparent)]
     Panicked(#[from] transport::Panicked),
@@ -150,7 +158,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// Why it did not start.
 pub fn serve(options: Options) -> Result<(), ServeError> {
     let begun = Instant::now();
-    let start = Start { takeover: options.takeover, given: given_at_start()?, has_doors: true };
+    let start = Start { takeover: options.takeover, given: given_at_start()?, is_service: true };
     let world = World::load(&options.config).map_err(ServeError::Config)?;
     run(world, begun, start, |_| {})
 }
@@ -170,14 +178,17 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     end_on_data_plane_panic();
     let server = &world.config.server;
     let files = Files::of(server);
-    let state = StateDir::open(server.state_dir.as_deref())
-        .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
-    let has_doors = start.has_doors;
+    make_state_dir(server).map_err(ServeError::Config)?;
+    let manager = Manager::from_environment();
+    let is_service = start.is_service;
     let (mut sockets, mut taken) = sockets::open_or_take(start, &world.config)?;
     let ready = sockets.ready();
     let handed_doors = taken.as_mut().map(|taken| std::mem::take(&mut taken.doors)).unwrap_or_default();
     let places = takeover::doors::places(server, ready.listen.iter().copied());
-    let doors = has_doors.then(|| Doors::open(&places, handed_doors));
+    let doors = is_service.then(|| Doors::open(&places, handed_doors));
+    let confined = is_service.then(|| confine(&world)).transpose()?;
+    let state = StateDir::open(server.state_dir.as_deref())
+        .map_err(|error| ServeError::Config(Problem::new(error.to_string()).into()))?;
     let runtime = control_runtime()?;
     let inside = runtime.enter(); // signals and probes belong to this runtime
     let world = Arc::new(world);
@@ -187,6 +198,7 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     let probe = Arc::new(NetProbe::default());
     let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
+    live.confinement.get_or_init(|| confined.unwrap_or_default());
     let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
     let is_successor = taken.is_some();
     let (admin, spares) = (sockets.admin.take(), std::mem::take(&mut sockets.spares));
@@ -199,7 +211,7 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     // Other maps than those of the world: made of what the process before had learnt.
     let has_learnt = !Arc::ptr_eq(&live.world(), &world);
     let rebuilder = if has_learnt { Rebuilder::rested() } else { Rebuilder::default() };
-    let parts = Parts { live, prober, serving, keeper, admin, doors, spares, rebuilder, is_successor };
+    let parts = Parts { live, prober, serving, keeper, admin, doors, spares, rebuilder, manager, is_successor };
     let ended = runtime.block_on(control(parts, &ready));
     runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
     ended
@@ -257,13 +269,15 @@ struct Parts {
     doors: Option<Doors>,
     spares: Vec<Spare>,
     rebuilder: Rebuilder,
+    manager: Manager,
     /// It has taken over from another process.
     is_successor: bool,
 }
 
 /// The control plane: follows health, signals and files until told to stop, or until another process serves.
 async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
-    let Parts { live, prober, serving, mut keeper, admin, doors, spares, mut rebuilder, is_successor } = parts;
+    let Parts { live, prober, serving, mut keeper, admin, doors, spares, mut rebuilder, mut manager, is_successor } =
+        parts;
     free(()); // compiling needed much more than what is left of it
     let (stop, stopping) = channel::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -296,6 +310,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
     }
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    manager.ready(&live.summary());
     loop {
         let mut asker = None;
         let due = tokio::select! {
@@ -315,6 +330,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                 if !let_go.is_empty() {
                     free(let_go);
                 }
+                manager.status(&live.summary());
                 if live.end_overrides(world::unix_s(SystemTime::now())) {
                     let live = live.clone();
                     // An error is logged, and those that have ended are not taken up again in any case.
@@ -330,8 +346,13 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                 changed
             }
             () = rebuilder.done(&live) => None,
+            () = manager.is_due() => {
+                manager.tell_alive(&serving);
+                None
+            }
         };
         let Some(why) = due else { continue };
+        manager.reloading();
         // A word to stop is heard while a reload is under way, too.
         tokio::select! {
             () = received(&mut terminate) => break,
@@ -340,6 +361,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                 successor = Some(next);
                 break;
             }
+            () = manager.goes_on(&serving) => {}
             reloaded = reload(&live, &prober, &serving, &why) => {
                 if reloaded.is_ok() {
                     files = live.world().files.clone();
@@ -347,11 +369,16 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                         keeper.take_up(&live.world().config);
                     }
                 }
+                manager.ready(&live.summary());
                 if let Some(asker) = asker {
                     let _nobody_waits_any_more = asker.send(reloaded);
                 }
             }
         }
+    }
+    match &successor {
+        Some(successor) => manager.main_process(successor.process),
+        None => manager.stopping(),
     }
     stop.send_replace(true);
     sharing.abort();
@@ -527,6 +554,8 @@ fn tell_what_needs_a_restart(before: &Config, after: &Config) {
         ("server.encrypted.doq", changed(|encrypted| &encrypted.doq)),
         ("server.encrypted.doh", changed(|encrypted| &encrypted.doh)),
         ("server.state-dir", before.server.state_dir != after.server.state_dir),
+        ("server.user", before.server.user != after.server.user),
+        ("server.sandbox", before.server.sandbox != after.server.sandbox),
         ("server.threads", before.server.threads != after.server.threads),
         ("admin.listen", before.admin.listen != after.admin.listen),
     ];

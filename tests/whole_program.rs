@@ -1,6 +1,8 @@
 //! The main job with real parts: a location database, real HTTP and HTTPS servers (nginx), `dig` and `kdig` over UDP and TCP, IPv4
 //! and IPv6. Needs Debian's nginx-light, openssl, bind9-dnsutils and knot-dnsutils; fails loudly without them.
 
+#[path = "whole_program/confined.rs"]
+mod confined;
 #[path = "support/mmdb.rs"]
 mod mmdb;
 #[path = "support/nginx.rs"]

@@ -64,9 +64,10 @@ impl Guard {
             return Err(Refusal::new(StatusCode::FORBIDDEN, error));
         };
         let now = Instant::now();
-        if self.is_out_of_guesses(peer, now) {
-            let error = format!("too many wrong tokens from {peer}; wait a minute");
-            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, error));
+        if let Some(wait) = self.has_to_wait(peer, now) {
+            let wait_s = wait.as_millis().div_ceil(1000) as u64; // never too early
+            let error = format!("too many wrong tokens from {peer}; wait {wait_s} s");
+            return Err(Refusal { retry_after_s: Some(wait_s), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, error) });
         }
         let given = bearer(headers);
         if given.is_some_and(|given| token.is(given)) {
@@ -82,10 +83,11 @@ impl Guard {
         Err(Refusal::new(StatusCode::UNAUTHORIZED, error))
     }
 
-    fn is_out_of_guesses(&self, peer: IpAddr, now: Instant) -> bool {
+    /// How long until this address may guess again; `None`: it may now.
+    fn has_to_wait(&self, peer: IpAddr, now: Instant) -> Option<Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = failures.get(&network(peer));
-        of_peer.is_some_and(|f| f.count >= FAILURES_MAX && now.duration_since(f.since) < WINDOW)
+        let of_peer = failures.get(&network(peer)).filter(|failures| failures.count >= FAILURES_MAX)?;
+        WINDOW.checked_sub(now.duration_since(of_peer.since)).filter(|wait| !wait.is_zero())
     }
 
     fn note_failure(&self, peer: IpAddr, now: Instant) {
@@ -145,6 +147,8 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+
     use super::*;
 
     const TOKEN: &str = "s3cret-s3cret-s3cret";
@@ -219,6 +223,10 @@ mod tests {
             assert_eq!(try_with("2001:db8::1", &format!("guess{n}")), Err(401));
         }
         assert_eq!(try_with("2001:db8::2", TOKEN), Err(429), "the same /64");
+        let headers = headers(&[(header::AUTHORIZATION, &format!("Bearer {TOKEN}"))]);
+        let refused = guard.admit(&access, peer("2001:db8::2"), &headers).unwrap_err().into_response();
+        let wait_s: u64 = refused.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+        assert!((1..=WINDOW.as_secs()).contains(&wait_s), "{wait_s}");
         assert_eq!(try_with("2001:db8:0:1::1", TOKEN), Ok(()));
         assert_eq!(try_with("192.0.2.1", TOKEN), Ok(()));
     }
@@ -229,10 +237,11 @@ mod tests {
         for _ in 0..FAILURES_MAX {
             guard.note_failure(peer("192.0.2.1"), begun);
         }
-        assert!(guard.is_out_of_guesses(peer("192.0.2.1"), begun + WINDOW - Duration::from_secs(1)));
-        assert!(!guard.is_out_of_guesses(peer("192.0.2.1"), begun + WINDOW));
+        let second = Duration::from_secs(1);
+        assert_eq!(guard.has_to_wait(peer("192.0.2.1"), begun + WINDOW - second), Some(second));
+        assert_eq!(guard.has_to_wait(peer("192.0.2.1"), begun + WINDOW), None);
         guard.note_failure(peer("192.0.2.1"), begun + WINDOW);
-        assert!(!guard.is_out_of_guesses(peer("192.0.2.1"), begun + WINDOW));
+        assert_eq!(guard.has_to_wait(peer("192.0.2.1"), begun + WINDOW), None);
         for n in 0..2 * ADDRESSES_MAX as u32 {
             guard.note_failure(IpAddr::from(n.to_be_bytes()), begun + WINDOW);
         }

@@ -95,12 +95,14 @@ pub struct Refusal {
     pub status: StatusCode,
     /// What is wrong and what to do next.
     pub error: String,
+    /// Seconds after which to try again.
+    pub retry_after_s: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal with this status.
     pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Refusal { status, error: error.into() }
+        Refusal { status, error: error.into(), retry_after_s: None }
     }
 }
 
@@ -113,7 +115,11 @@ pub struct ErrorBody {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorBody { error: self.error })).into_response()
+        let mut response = (self.status, Json(ErrorBody { error: self.error })).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

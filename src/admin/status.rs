@@ -27,6 +27,9 @@ pub struct Status {
     pub location_data: LocationData,
     /// The last reload.
     pub reload: Reload,
+    /// What the process has given up.
+    #[serde(default)]
+    pub confinement: ConfinementStatus,
     /// Present while the prober distrusts itself.
     #[serde(default)]
     pub self_doubt: Option<SelfDoubt>,
@@ -58,6 +61,19 @@ pub struct LocationData {
     pub networks_v4: u64,
     /// See `networks_v4`.
     pub networks_v6: u64,
+}
+
+/// What the process has given up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConfinementStatus {
+    /// Who it runs as: a name, or a number; empty where nothing was given up.
+    pub user: String,
+    /// The version of landlock that keeps files away from it; `None`: the kernel has none, or it is not wanted.
+    pub landlock: Option<u32>,
+    /// That version knows all that was asked of it.
+    pub landlock_whole: bool,
+    /// Its system calls are filtered.
+    pub seccomp: bool,
 }
 
 /// The last reload.

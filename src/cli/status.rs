@@ -335,6 +335,7 @@ mod tests {
                 networks_v6: 60_789,
             },
             reload: Reload { error: Some("2 errors in isochrone.toml".into()), ..Reload::default() },
+            confinement: Default::default(),
             self_doubt: None,
             learning: Some(LearningStatus {
                 region: "us".into(),

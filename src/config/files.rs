@@ -2,6 +2,8 @@
 
 use std::{fs::File, io, io::Read, path::Path};
 
+use crate::sys::sandbox::is_out_of_reach;
+
 /// Reads a text of at most `bytes_max` bytes.
 ///
 /// # Errors
@@ -21,7 +23,7 @@ pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
 pub(super) fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let file = open(path)?;
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| why(path, &error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(format!("is larger than {} MiB", bytes_max >> 20));
     }
@@ -33,14 +35,14 @@ pub(super) fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String>
 /// # Errors
 /// As [`read_text`].
 pub(super) fn open(path: &Path) -> Result<File, String> {
-    let kind = std::fs::metadata(path).map_err(|error| why(&error))?;
+    let kind = std::fs::metadata(path).map_err(|error| why(path, &error))?;
     if kind.is_dir() {
         return Err("is a folder, not a file".into());
     }
     if !kind.is_file() {
         return Err("is not a regular file".into());
     }
-    File::open(path).map_err(|error| why(&error))
+    File::open(path).map_err(|error| why(path, &error))
 }
 
 /// Says what stands in the way of writing files in a folder, or of making it where it is missing; leaves no trace.
@@ -48,6 +50,9 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
 /// # Errors
 /// As [`read_text`].
 pub(super) fn note_unwritable_folder(path: &Path) -> Result<(), String> {
+    if is_out_of_reach(path) {
+        return Ok(()); // a server that runs cannot try it, and uses it only after a restart
+    }
     let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
     let is_there = |folder: &&Path| !matches!(folder.symlink_metadata(), Err(error) if missing.contains(&error.kind()));
     // An empty path is what stands above a relative one: the working directory.
@@ -69,8 +74,13 @@ pub(super) fn note_unwritable_folder(path: &Path) -> Result<(), String> {
     }
 }
 
-fn why(error: &io::Error) -> String {
+fn why(path: &Path, error: &io::Error) -> String {
     match error.kind() {
+        io::ErrorKind::PermissionDenied if is_out_of_reach(path) => {
+            "lies outside of the folders that the server left itself when it started; restart the server to use it, or put \
+             the file into a folder that it uses already"
+                .into()
+        }
         io::ErrorKind::NotFound => "does not exist".into(),
         io::ErrorKind::PermissionDenied => "may not be read by this user".into(),
         _ => format!("cannot be read: {error}"),

@@ -93,10 +93,6 @@ const fn key(name: &'static str, form: Form, default: Absent) -> Key {
     Key { name, form, default, supported: true }
 }
 
-const fn later(name: &'static str, form: Form, default: Absent) -> Key {
-    Key { name, form, default, supported: false }
-}
-
 use Absent as D;
 use Form as F;
 
@@ -117,7 +113,8 @@ pub static SERVER: Schema = Schema {
         key("identity", F::Text(255), D::Text("")),
         key("state-dir", F::Word("path"), D::Text("")),
         key("region", F::Word("name of a region"), D::Text("")),
-        later("user", F::Word("user"), D::Text("")),
+        key("user", F::Word("name, uid or uid:gid"), D::Text("")),
+        key("sandbox", F::Flag, D::Flag(true)),
         key("cookie-secret-file", F::Word("path"), D::Text("")),
     ],
     sections: &["limits", "encrypted"],

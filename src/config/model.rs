@@ -12,6 +12,7 @@ use super::{
 use crate::{
     geo::{Continent, Coordinates, CountryCode},
     health::{Check, Endpoint},
+    sys::privileges::Account,
     wire::Name,
 };
 
@@ -63,6 +64,10 @@ pub struct Server {
     pub cookie_secret_file: Option<PathBuf>,
     /// Where state is kept across restarts; `None`: in memory only. It can be written to, or made.
     pub state_dir: Option<PathBuf>,
+    /// Who the process becomes once its sockets are open; `None`: it stays who it is. Never root.
+    pub user: Option<Account>,
+    /// The process restricts itself: files, system calls, core dumps.
+    pub sandbox: bool,
     /// The region that this server stands in.
     pub region: Option<RegionId>,
     /// `[server.limits]`.

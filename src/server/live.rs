@@ -6,7 +6,7 @@ mod succession;
 use std::{
     collections::BTreeMap,
     os::fd::BorrowedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 pub use self::overrides::{Decided, Undecided};
 
 use super::{
+    confine::Confinement,
     learning::{Learner, Learning},
     overrides::Overrides,
     parallel::for_each,
@@ -65,6 +66,8 @@ pub struct Live {
     pub registry: Registry,
     /// When the server started.
     pub started: SystemTime,
+    /// What the process has given up; empty: nothing.
+    pub confinement: OnceLock<Confinement>,
     /// Where state is kept across restarts.
     pub state: StateDir,
     /// What is learned of clients' round trips.
@@ -178,6 +181,7 @@ impl Live {
             board,
             registry,
             started: now,
+            confinement: OnceLock::new(),
             state,
             learning: Arc::new(learning),
             cluster,
@@ -217,6 +221,13 @@ impl Live {
     /// Counts, and times, of reloads.
     pub fn reload(&self) -> Reload {
         self.control().reload.clone()
+    }
+
+    /// What is served, in one line.
+    pub fn summary(&self) -> String {
+        let control = self.control();
+        let refused = if control.reload.error.is_some() { "; the newest reload was refused" } else { "" };
+        format!("answering: {}{refused}", control.world.summary())
     }
 
     /// Panics of control-plane tasks, by task.

@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    confine::Confinement,
     endpoints::{self, Row},
     estimates,
     live::{Live, Undecided},
@@ -103,6 +104,7 @@ impl Operations for Running {
                 networks_v6: networks_v6 as u64,
             },
             reload: self.live.reload(),
+            confinement: self.live.confinement.get().map(Confinement::status).unwrap_or_default(),
             self_doubt: view
                 .board
                 .self_doubt

@@ -8,6 +8,8 @@ pub mod limits;
 pub mod memory;
 pub mod options;
 pub mod priority;
+pub mod privileges;
+pub mod sandbox;
 pub mod tcp_info;
 
 pub use batch::{Datagram, UdpBatch};

@@ -25,6 +25,7 @@ pub struct WorkerCounters {
     truncated: Counter,
     unsent: Counter,
     tcp_connections: Counter,
+    rounds: Counter,
     samples: Samples,
     answers: Mutex<Answers>,
     /// Sums of slots that were given up, for readers.
@@ -139,6 +140,17 @@ impl WorkerCounters {
         self.tcp_connections.0.store(count as u64, Relaxed);
     }
 
+    /// The thread has gone round its loop once more.
+    #[inline]
+    pub fn round(&self) {
+        self.rounds.add(1);
+    }
+
+    /// How often it has gone round, while it lives: whoever finds the same number again and again looks at a thread that hangs.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.get()
+    }
+
     /// Fresh answer counters for `keys`, to be used by this worker from now on instead of the last ones, whose counts are kept.
     /// Locks and allocates: call it when a new snapshot brings other keys, not for every query.
     pub fn use_keys(&self, keys: &Arc<AnswerKeys>) -> Arc<AnswerSlots> {
@@ -165,6 +177,7 @@ impl WorkerCounters {
             truncated: Counter::default(),
             unsent: Counter::default(),
             tcp_connections: Counter::default(),
+            rounds: Counter::default(),
             samples: Samples::default(),
             answers: Mutex::default(),
             folded: Mutex::default(),

@@ -122,8 +122,9 @@ impl<R> Shared<R> {
 }
 
 impl<R: Respond> Shared<R> {
-    /// Lets go of what is old, though nobody asks.
+    /// Lets go of what is old, though nobody asks, and shows that the thread is alive.
     pub(super) fn refresh(&mut self) {
+        self.worker.counters.round();
         self.worker.respond.begin_batch();
     }
 

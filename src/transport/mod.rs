@@ -82,7 +82,13 @@ pub enum Word {
 pub struct Serving {
     stop: watch::Sender<Word>,
     limits: watch::Sender<Limits>,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Vec<Thread>,
+}
+
+/// One running thread, and where it counts.
+struct Thread {
+    handle: thread::JoinHandle<()>,
+    counters: Arc<WorkerCounters>,
 }
 
 /// A thread of the data plane panicked; its message went to the panic hook. The server is half alive and should end.
@@ -111,8 +117,10 @@ where
         sockets.extend(own.into_iter().chain(shared));
     }
     for (number, socket) in sockets.into_iter().enumerate() {
-        let engine = udp::Engine::new(socket, make_worker(), serving.stop.subscribe())?;
-        serving.spawn(format!("udp-{number}"), move || engine.run())?;
+        let worker = make_worker();
+        let counters = worker.counters.clone();
+        let engine = udp::Engine::new(socket, worker, serving.stop.subscribe())?;
+        serving.spawn(format!("udp-{number}"), counters, move || engine.run())?;
     }
     serving.start_connections(Protocol::Tcp, bound.tcp, make_worker())?;
     Ok(serving)
@@ -150,8 +158,10 @@ impl Serving {
         if !bound.doq.is_empty() {
             let config = tls::over_quic(identity.clone()).map_err(io::Error::other)?;
             let (idle, stop) = (self.limits.borrow().tcp_idle, self.stop.subscribe());
-            let engine = quic::Engine::new(bound.doq, &config, idle, make_worker(), stop)?;
-            self.spawn("doq".to_string(), move || engine.run())?;
+            let worker = make_worker();
+            let counters = worker.counters.clone();
+            let engine = quic::Engine::new(bound.doq, &config, idle, worker, stop)?;
+            self.spawn("doq".to_string(), counters, move || engine.run())?;
         }
         Ok(())
     }
@@ -163,7 +173,12 @@ impl Serving {
 
     /// False once a thread has ended although nobody stopped it: it panicked.
     pub fn is_whole(&self) -> bool {
-        self.threads.iter().all(|thread| !thread.is_finished())
+        self.threads.iter().all(|thread| !thread.handle.is_finished())
+    }
+
+    /// Each thread, and how often it has gone round its loop: every second or faster, whether anybody asks or not.
+    pub fn rounds(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.threads.iter().map(|thread| (thread.handle.thread().name().unwrap_or("unnamed"), thread.counters.rounds()))
     }
 
     /// Answers what has arrived and ends every thread, within [`tcp::STOP_WITHIN`]. Blocks until then.
@@ -186,7 +201,7 @@ impl Serving {
 
     fn end(mut self, word: Word, quic_ended: impl FnOnce()) -> Result<(), Panicked> {
         self.stop.send_replace(word);
-        let is_quic = |handle: &mut thread::JoinHandle<()>| handle.thread().name() == Some("doq");
+        let is_quic = |thread: &mut Thread| thread.handle.thread().name() == Some("doq");
         let quic: Vec<_> = self.threads.extract_if(.., is_quic).collect();
         let ended_first = quic.into_iter().map(join).fold(Ok(()), Result::and);
         quic_ended();
@@ -200,12 +215,19 @@ impl Serving {
         worker: Worker<R>,
     ) -> io::Result<()> {
         let name = protocol.transport().label().to_string();
+        let counters = worker.counters.clone();
         let engine = tcp::Engine::new(protocol, listeners, worker, self.limits.subscribe(), self.stop.subscribe())?;
-        self.spawn(name, move || engine.run())
+        self.spawn(name, counters, move || engine.run())
     }
 
-    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(thread::Builder::new().name(name).spawn(body)?);
+    fn spawn(
+        &mut self,
+        name: String,
+        counters: Arc<WorkerCounters>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let handle = thread::Builder::new().name(name).spawn(body)?;
+        self.threads.push(Thread { handle, counters });
         Ok(())
     }
 }
@@ -216,17 +238,20 @@ impl Drop for Serving {
     }
 }
 
-fn join(handle: thread::JoinHandle<()>) -> Result<(), Panicked> {
+fn join(Thread { handle, .. }: Thread) -> Result<(), Panicked> {
     let thread = handle.thread().name().unwrap_or("unnamed").to_string();
     handle.join().map_err(|_| Panicked { thread })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        collections::BTreeMap,
+        time::{Duration, Instant},
+    };
 
     use super::{
-        testing::{ask, limits, message, worker},
+        testing::{Server, ask, limits, message, worker},
         *,
     };
     use crate::{config::model::Listen, telemetry::Registry};
@@ -269,6 +294,33 @@ mod tests {
         }
         assert!(is_data_plane("udp-0") && is_data_plane("udp-17"));
         assert!(!is_data_plane("control") && !is_data_plane("main"));
+    }
+
+    /// What each thread has counted, by its name.
+    fn rounds(server: &Server) -> BTreeMap<String, u64> {
+        server.serving.rounds().map(|(name, rounds)| (name.to_string(), rounds)).collect()
+    }
+
+    #[test]
+    fn every_thread_goes_round_though_nobody_asks_but_for_one_that_hangs() {
+        let server = Server::start(&["127.0.0.1:0"], 2);
+        let begun = rounds(&server);
+        assert_eq!(begun.keys().map(String::as_str).collect::<Vec<_>>(), ["tcp", "udp-0", "udp-1"]);
+        server.wait_until("every thread has gone round", |server| {
+            rounds(server).iter().all(|(name, rounds)| *rounds > begun[name] + 1)
+        });
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(&message(1, b"hang"), server.addresses[0]).unwrap();
+        server.wait_until("the worker hangs", |server| server.registry.totals().queries_read() == 1);
+        // Both others go on, one of the UDP workers does not.
+        let stuck = rounds(&server);
+        server.wait_until("the others have gone round", |server| {
+            rounds(server).iter().filter(|(name, rounds)| **rounds > stuck[*name] + 4).count() == 2
+        });
+        let now = rounds(&server);
+        let hanging: Vec<&String> =
+            now.iter().filter(|(name, rounds)| **rounds == stuck[*name]).map(|(n, _)| n).collect();
+        assert!(hanging.len() == 1 && hanging[0].starts_with("udp-"), "{stuck:?} {now:?}");
     }
 }
 

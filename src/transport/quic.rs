@@ -28,17 +28,21 @@ use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
-    time::{sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use super::{Reply, Respond, TransportKind, Word, Worker, tcp::STOP_WITHIN};
-use crate::wire::{HEADER_LEN, codes::option, writer::PADDING_BLOCK};
+use crate::{
+    telemetry::WorkerCounters,
+    wire::{HEADER_LEN, codes::option, writer::PADDING_BLOCK},
+};
 
 /// The QUIC thread's sockets and tools, ready to [`run`](Engine::run).
 pub struct Engine<R: Respond + Send + 'static> {
     runtime: Runtime,
     server: Server<Adapter<R>>,
     stop: watch::Receiver<Word>,
+    counters: Arc<WorkerCounters>,
 }
 
 /// Answers hickory's requests out of the core.
@@ -51,6 +55,9 @@ struct Inner<R> {
     worker: Worker<R>,
     output: Box<[u8]>,
 }
+
+/// So often the thread shows that it is alive though nobody asks.
+const SHOW_LIFE_EVERY: Duration = Duration::from_secs(1);
 
 /// After the word to stop: for so long requests are still taken and replies brought on their way. hickory would close the
 /// connections without waiting for what is queued.
@@ -72,6 +79,7 @@ impl<R: Respond + Send + 'static> Engine<R> {
         stop: watch::Receiver<Word>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let counters = worker.counters.clone();
         let mut server = Server::new(Adapter::new(worker));
         let entered = runtime.enter();
         for socket in sockets {
@@ -79,14 +87,20 @@ impl<R: Respond + Send + 'static> Engine<R> {
             server.register_quic_listener_and_tls_config(socket, idle, config.clone()).map_err(io::Error::other)?;
         }
         drop(entered);
-        Ok(Engine { runtime, server, stop })
+        Ok(Engine { runtime, server, stop, counters })
     }
 
     /// Serves until told to stop.
     pub fn run(self) {
-        let Engine { runtime, mut server, mut stop } = self;
+        let Engine { runtime, mut server, mut stop, counters } = self;
         runtime.block_on(async move {
-            let _ = stop.wait_for(|word| *word != Word::Serve).await; // an error means that the other end is gone: stop as well
+            let mut alive = interval(SHOW_LIFE_EVERY);
+            loop {
+                tokio::select! {
+                    _ = stop.wait_for(|word| *word != Word::Serve) => break, // an error means that the other end is gone: stop as well
+                    _ = alive.tick() => counters.round(),
+                }
+            }
             sleep(LAST_REPLIES).await;
             if timeout(STOP_WITHIN - LAST_REPLIES - LAST_WORDS, server.shutdown_gracefully()).await.is_err() {
                 tracing::info!("closing QUIC connections that did not finish in time");

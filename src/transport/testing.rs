@@ -27,7 +27,7 @@ pub(crate) struct Server {
     pub ended: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
-/// Sets QR and sends the message back; one whose body is `big NUMBER` gets that many bytes, `panic` a panic.
+/// Sets QR and sends the message back; one whose body is `big NUMBER` gets that many bytes, `panic` a panic, `hang` nothing ever.
 pub(crate) struct Echo {
     counters: Arc<WorkerCounters>,
     ended: Arc<Mutex<Vec<SocketAddr>>>,
@@ -145,6 +145,11 @@ impl Respond for Echo {
         }
         let body = &query[12..];
         assert_ne!(body, b"panic", "asked to");
+        if body == b"hang" {
+            loop {
+                std::thread::park();
+            }
+        }
         self.counters.response(0);
         let big = body.strip_prefix(b"big ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok());
         let length = big.unwrap_or(query.len()).min(out.len());

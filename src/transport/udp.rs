@@ -51,6 +51,7 @@ impl<R: Respond> Engine<R> {
         let Engine { socket, mut batch, mut worker, stop } = self;
         // One atomic load a batch. An error means that the other end is gone: stop as well.
         while matches!(stop.has_changed(), Ok(false)) {
+            worker.counters.round();
             match batch.receive(socket.as_fd()) {
                 Ok(received) => answer(received, &socket, &mut batch, &mut worker),
                 // Nobody asks: an idle thread must not hold on to an old map until somebody does.

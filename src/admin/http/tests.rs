@@ -41,6 +41,7 @@ impl Operations for Scripted {
             listen: vec!["127.0.0.1:5300".into()],
             location_data: LocationData { source: "x".into(), built: 0, networks_v4: 1, networks_v6: 1 },
             reload: Reload::default(),
+            confinement: Default::default(),
             self_doubt: None,
             learning: None,
             cluster: None,
@@ -366,6 +367,22 @@ async fn a_large_body_is_refused_unread() {
     let (status, body, _) = ask(ready(), request.body(Body::empty()).unwrap()).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     error_in(&body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_say_how_long_it_is_is_read_so_far_and_so_long() {
+    use futures_util::stream;
+    let send = |body: Body| {
+        let (parts, _) = change("/api/v1/regions/eu/force", "{}").into_parts();
+        ask(ready(), Request::from_parts(parts, body))
+    };
+    let kilobyte = || Ok::<_, std::io::Error>(vec![b' '; 1 << 10]);
+    let long = stream::iter((0..=BODY_BYTES_MAX >> 10).map(move |_| kilobyte()));
+    assert_eq!(send(Body::from_stream(long)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let begun = tokio::time::Instant::now();
+    let (status, body, _) = send(Body::from_stream(stream::pending::<std::io::Result<Vec<u8>>>())).await;
+    assert_eq!((status, begun.elapsed().as_secs()), (StatusCode::SERVICE_UNAVAILABLE, REQUEST_WITHIN.as_secs()));
+    assert!(error_in(&body).contains("not answered within 10 s"), "{body}");
 }
 
 #[tokio::test]

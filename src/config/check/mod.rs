@@ -9,6 +9,7 @@ mod learning;
 mod regions;
 mod routes;
 mod statics;
+mod user;
 mod zones;
 
 use std::{
@@ -118,6 +119,8 @@ impl Context<'_> {
             encrypted: spec.encrypted.as_ref().and_then(|encrypted| self.build_encrypted(encrypted, spec, admin)),
             cookie_secret_file: (!file.value.is_empty()).then(|| self.folder.join(&file.value)),
             state_dir: self.build_state_dir(&spec.state_dir),
+            user: self.build_user(&spec.user),
+            sandbox: spec.sandbox,
             region: (!spec.region.value.is_empty()).then(|| self.region_named(&spec.region)).flatten(),
             limits: spec.limits,
         }

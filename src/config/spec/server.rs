@@ -23,6 +23,9 @@ pub(crate) struct ServerSpec {
     /// Empty: none.
     pub state_dir: At<String>,
     /// Empty: none.
+    pub user: At<String>,
+    pub sandbox: bool,
+    /// Empty: none.
     pub region: At<String>,
     pub limits: Limits,
     pub encrypted: Option<EncryptedSpec>,
@@ -102,6 +105,8 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
         identity,
         cookie_secret_file: section.text("cookie-secret-file"),
         state_dir: section.text("state-dir"),
+        user: section.text("user"),
+        sandbox: section.flag("sandbox").value,
         region: section.text("region"),
         limits,
         encrypted,

@@ -134,7 +134,12 @@ fn request(check: &HttpCheck, host: &str, is_http2: bool) -> Result<Request<Empt
         }
     }
     for (name, value) in &check.headers {
-        request = request.header(name, value);
+        // It may be a credential: no log of a library shows it, and no HPACK table keeps it.
+        let value = header::HeaderValue::try_from(value).map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
+        request = request.header(name, value.map_err(|error| wrong(error.into()))?);
     }
     request.body(Empty::new()).map_err(wrong)
 }

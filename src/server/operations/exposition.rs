@@ -9,6 +9,7 @@ use crate::{
     health::measured::{Histogram, Part},
     routing::force::Force,
     server::{
+        confine::Confinement,
         endpoints::{self, Row},
         live::Live,
     },
@@ -152,6 +153,11 @@ pub(super) fn server_metrics(live: &Live, view: &View, families: &mut Families) 
             family.sample([("zone", name)], signed.signer.expires_s() as f64);
         }
     }
+    let confined = live.confinement.get().map(Confinement::status).unwrap_or_default();
+    families
+        .gauge("confined", "1 where the process has given up what this part of its confinement keeps from it.")
+        .sample([("part", "landlock")], f64::from(u8::from(confined.landlock.is_some())))
+        .sample([("part", "seccomp")], f64::from(u8::from(confined.seccomp)));
     let mut panics = live.panics();
     panics.insert("probe", live.board.panics());
     let family = families.counter("task_panics", "Panics of control-plane tasks, which were restarted.");

@@ -52,6 +52,8 @@ fn config(zones: Vec<Zone>) -> Config {
             identity: String::new(),
             cookie_secret_file: None,
             state_dir: None,
+            user: None,
+            sandbox: true,
             region: None,
             limits,
             encrypted: None,
