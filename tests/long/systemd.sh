@@ -24,7 +24,8 @@ trap '"${podman[@]}" rm -f -t 1 "$name" >/dev/null 2>&1; "${buildah[@]}" rmi "$i
   fail "the base image $base is neither here nor in reach (tests/long/container.sh can make it)"
 
 cp "$binary" "$work/isochrone"
-cp docs/isochrone.service "$work/"
+cp docs/isochrone.service docs/isochrone-takeover.conf "$work/"
+grep -v '\[::\]' docs/isochrone.socket >"$work/isochrone.socket" # the container has no IPv6
 cat >"$work/isochrone.toml" <<'TOML'
 [server]
 listen = ["0.0.0.0:53"]
@@ -42,6 +43,7 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --
 COPY isochrone /usr/local/bin/isochrone
 COPY isochrone.toml /etc/isochrone/isochrone.toml
 COPY isochrone.service /etc/systemd/system/isochrone.service
+COPY isochrone.socket isochrone-takeover.conf /root/
 CMD ["/lib/systemd/systemd"]
 DOCKERFILE
 echo "systemd: building"
@@ -105,6 +107,44 @@ answers 192.0.2.2
 inside journalctl -u isochrone --no-pager | grep -q 'Watchdog timeout' || fail "it was not the watchdog that ended it"
 echo "systemd: a server that hangs is started again"
 
+inside mkdir -p /etc/systemd/system/isochrone.service.d
+inside cp /root/isochrone-takeover.conf /etc/systemd/system/isochrone.service.d/takeover.conf
+inside systemctl daemon-reload
+for upgrade in 1 2; do
+  pid=$(show MainPID)
+  inside systemctl reload isochrone || { inside journalctl -u isochrone --no-pager | tail -20 >&2; fail "no upgrade by reload"; }
+  answers 192.0.2.2
+  until_shown MainPID "^[0-9]+$" 10
+  [ "$(show MainPID)" != "$pid" ] || fail "the main process is still the old one"
+done
+pid=$(show MainPID) began=$(show WatchdogTimestampMonotonic)
+inside sh -c 'echo broken >>/etc/isochrone/isochrone.toml'
+! inside systemctl reload isochrone 2>/dev/null || fail "an upgrade to a broken configuration is called a success"
+inside sed -i /^broken/d /etc/isochrone/isochrone.toml
+answers 192.0.2.2
+deadline=$((SECONDS + 40))
+until [ "$(show WatchdogTimestampMonotonic)" != "$began" ]; do
+  [ $SECONDS -lt $deadline ] || fail "the new process gives no sign of life"
+  sleep 1
+done
+[ "$(show ActiveState) $(show MainPID) $(show NRestarts)" = "active $pid 1" ] || fail "it did not stay up after the upgrades"
+echo "systemd: upgraded by reload, twice, and not to a broken configuration"
+
+inside systemctl stop isochrone
+inside cp /root/isochrone.socket /etc/systemd/system/
+inside systemctl daemon-reload
+inside systemctl start isochrone.socket
+inside systemctl start isochrone
+answers 192.0.2.2
+inside journalctl -u isochrone --no-pager -n 20 | grep -q 'sockets that the service manager has opened: 2' || fail "it does not use the sockets of systemd"
+inside systemctl stop isochrone
+# Asked while nobody reads: the question waits in the socket.
+[ "$(inside dig @127.0.0.1 +short +tries=1 +time=60 app.geo.example A)" = 192.0.2.2 ] || fail "what waited was not answered"
+inside systemctl restart isochrone
+answers 192.0.2.2
+inside systemctl stop isochrone.socket
+echo "systemd: sockets opened by it, and kept while the server is down"
+
 inside systemctl stop isochrone
 [ "$(show Result) $(show ExecMainStatus)" = "success 0" ] || fail "it did not end in peace: $(show Result) $(show ExecMainStatus)"
-echo "systemd: started, reloaded, watched and stopped: ok"
+echo "systemd: started, reloaded, watched, upgraded and stopped: ok"
