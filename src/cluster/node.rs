@@ -217,6 +217,7 @@ impl<'c> Member<'c> {
             version: env!("CARGO_PKG_VERSION").into(),
             doubts: self.doubts,
             hears: 1 + self.cluster.shared().peers.fresh_count(at) as u32,
+            rises: self.cluster.shared().rises.clone(),
         };
         self.say(Topic::Health, &Message { beat: Some(beat), ..Message::default() });
     }

@@ -154,7 +154,7 @@ impl Estimator {
         self.known_systems.contains(&asn)
     }
 
-    /// The milliseconds that regions are ranked by, the lowest first: estimate, bias, and what counts against a region that a
+    /// The milliseconds that regions are ranked by, the lowest first: estimate, bias and penalty, and what counts against a region that a
     /// measured network was not measured to. Infinite towards regions of which nothing is known. `out` is as long as the regions.
     /// False when nothing is known at all: no place, and no measurement.
     pub fn fill(&self, place: &Place, client: Client, room: &mut Room, out: &mut [f32]) -> bool {
@@ -181,7 +181,7 @@ impl Estimator {
         // Where light would have to be exceeded the order is still that of distance.
         let least_ms = if own { floor_ms } else { floor_ms + LEAST_ABOVE_LIGHT * (model_ms - floor_ms) };
         let caution_ms = if is_measured && !own { self.prior.caution * sd_ms } else { 0.0 };
-        ((model_ms + spread_ms * error).max(least_ms) + caution_ms + self.sites[region].bias_ms(), sd_ms)
+        ((model_ms + spread_ms * error).max(least_ms) + caution_ms + self.sites[region].added_ms(), sd_ms)
     }
 
     /// Of a network whose place is unknown only what was measured is known.
@@ -191,7 +191,7 @@ impl Estimator {
         self.find_chain(prefix, room);
         for prefix in &room.chain {
             for cell in self.table(client).cells(*prefix) {
-                out[cell.region.index()] = cell.rtt_ms + self.sites[cell.region.index()].bias_ms();
+                out[cell.region.index()] = cell.rtt_ms + self.sites[cell.region.index()].added_ms();
             }
         }
         out.iter().any(|ms| ms.is_finite())
