@@ -321,6 +321,8 @@ mod tests {
            3  sa           180.0  45.0   175.8  model (12 samples, 2 h old)  9900  up      ranked after the chosen one
            -  ap               -     -       -  -                               -  up      left out by the rule
 
+        rise      us: 31 ms of its estimate, since connecting to it takes longer than usual
+
         chosen    us
         answer    192.0.2.10
                   192.0.2.11

@@ -144,9 +144,9 @@ impl Direction {
         EARTH_RADIUS_KM * self.chord_squared(other).sqrt()
     }
 
-    /// Height above the plane of the equator, in Earth radii: grows with latitude.
-    pub(super) fn height(self) -> f64 {
-        self.0[2]
+    /// How far it lies along an axis (0 to 2), in Earth radii.
+    pub(super) fn along(self, axis: usize) -> f64 {
+        self.0[axis]
     }
 
     /// Squared length of the straight line between the two, in Earth radii: grows with distance, and costs less.

@@ -122,7 +122,7 @@ fn a_target_that_is_not_reached_any_more_has_no_rise() {
     let mut probed = Probed::default();
     probed.minutes(2 * 60, 20.0, 0.0);
     assert!(*probed.minutes(5, 60.0, 0.0).last().unwrap() > 0.0);
-    assert!(probed.levels.rise(probed.now + 3 * PACE).is_some());
+    assert!(probed.levels.rise(probed.now + 2 * PACE).is_some());
     assert_eq!(probed.levels.rise(probed.now + 4 * PACE), None);
     (0..3).for_each(|_| probed.steady.look(None, 5.0, 250.0));
     assert_eq!(probed.steady.ms(), 0.0);
