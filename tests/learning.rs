@@ -136,7 +136,8 @@ impl Resolver {
     fn encrypted(&self, how: &str) {
         let server = format!("@{}", self.server().ip());
         let mut kdig = self.namespace.command("kdig");
-        let asked = kdig.args([&server, how, "+short", "+retry=0", "+timeout=60", "app.geo.example", "A"]).output().unwrap();
+        let asked =
+            kdig.args([&server, how, "+short", "+retry=0", "+timeout=60", "app.geo.example", "A"]).output().unwrap();
         let told = String::from_utf8_lossy(&asked.stdout);
         assert!(told.contains("192.0.2.10"), "{how}: {told}{}", String::from_utf8_lossy(&asked.stderr));
     }
@@ -540,7 +541,8 @@ fn a_region_that_takes_longer_to_connect_to_than_usual_loses_the_clients_near_th
     assert_eq!(status["regions"][0]["penalty_ms"].as_f64(), Some(added_ms), "{status}");
     let (_, page) = site.home.inside(|| site.program.get("/metrics"));
     for name in ["rise", "penalty"] {
-        let line = page.lines().find(|line| line.starts_with(&format!("isochrone_region_{name}_seconds{{region=\"near\"}}")));
+        let line =
+            page.lines().find(|line| line.starts_with(&format!("isochrone_region_{name}_seconds{{region=\"near\"}}")));
         let value: f64 = line.unwrap_or_else(|| panic!("{page}")).rsplit(' ').next().unwrap().parse().unwrap();
         assert!((0.04..0.09).contains(&value), "{name}: {value}");
     }

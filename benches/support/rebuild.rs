@@ -68,7 +68,8 @@ fn anew(world: &World, learnt: Vec<Row>, penalties_ms: &[f32]) -> World {
 }
 
 fn config(folder: &Path, name: &str, database: &Path, latency: &str) -> std::path::PathBuf {
-    let region = |(n, at): (usize, &&str)| format!("[regions.r{n}]\nlocation = \"{at}\"\nendpoints = [\"192.0.2.{n}\"]\n");
+    let region =
+        |(n, at): (usize, &&str)| format!("[regions.r{n}]\nlocation = \"{at}\"\nendpoints = [\"192.0.2.{n}\"]\n");
     let regions: String = REGIONS.iter().enumerate().map(region).collect();
     let text = format!(
         "[geo]\ndatabase = {:?}\n[latency]\n{latency}{regions}[zones.\"x.example\"]\nnameservers = [\"ns1.example.net.\"]\n\

@@ -202,7 +202,8 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
 
 /// Regions that are harder to reach than usual.
 fn penalties(told: &Explanation) -> String {
-    let risen = told.candidates.iter().filter(|candidate| candidate.penalty_ms > 0.0 && candidate.estimate_ms.is_some());
+    let risen =
+        told.candidates.iter().filter(|candidate| candidate.penalty_ms > 0.0 && candidate.estimate_ms.is_some());
     let text: String = risen
         .map(|candidate| {
             let (region, ms) = (&candidate.region, candidate.penalty_ms);

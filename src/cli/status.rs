@@ -236,7 +236,9 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
 fn usable(region: &RegionStatus) -> Cell {
     let (word, tone) = if region.usable { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
     match &region.forced {
-        None if region.penalty_ms > 0.0 => Cell::new(&format!("{word} ({:.0} ms slower)", region.penalty_ms), Tone::Warn),
+        None if region.penalty_ms > 0.0 => {
+            Cell::new(&format!("{word} ({:.0} ms slower)", region.penalty_ms), Tone::Warn)
+        }
         None => Cell::new(word, tone),
         Some(forced) => Cell::new(&format!("{word} (forced {forced})"), Tone::Warn),
     }

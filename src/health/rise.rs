@@ -122,10 +122,7 @@ impl Levels {
 /// The lower quartile of levels, and the median step from one to the next: a rise within the block is one step, and no noise.
 fn block(levels: &[u32]) -> Block {
     let steps = levels.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
-    Block {
-        usual_us: quantile(levels.iter().copied(), 4).unwrap_or(0),
-        noise_us: quantile(steps, 2).unwrap_or(0),
-    }
+    Block { usual_us: quantile(levels.iter().copied(), 4).unwrap_or(0), noise_us: quantile(steps, 2).unwrap_or(0) }
 }
 
 /// The value that at least one in `share` is no greater than: the lower median for 2, the lower quartile for 4.

@@ -282,7 +282,9 @@ impl Intake<'_> {
         for told in &self.told {
             let cells = &self.cells[start..told.cells_end];
             start = told.cells_end;
-            let Some(coordinates) = told.place.coordinates.filter(|_| !told.is_alone && is_wanted(told)) else { continue };
+            let Some(coordinates) = told.place.coordinates.filter(|_| !told.is_alone && is_wanted(told)) else {
+                continue;
+            };
             let field = estimator.field_at(coordinates, room);
             for cell in cells {
                 let (residual, noise_var) =

@@ -115,7 +115,13 @@ impl Inner {
                 region,
                 "connecting to this region takes no longer than usual any more: the next maps rank it as ever"
             ),
-            _ => tracing::info!(region, rise_ms = ms, before_ms, usual_ms, "connecting to this region takes another time"),
+            _ => tracing::info!(
+                region,
+                rise_ms = ms,
+                before_ms,
+                usual_ms,
+                "connecting to this region takes another time"
+            ),
         }
     }
 }

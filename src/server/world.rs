@@ -130,7 +130,8 @@ impl World {
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let sites = sites(&config, &past.penalties_ms);
-        let (estimator, quality) = estimator(&config, &sites, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
+        let (estimator, quality) =
+            estimator(&config, &sites, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
         let before = Before::new(past.before, &config, &specs);
         let sources = Sources {
             locations: &locations,

@@ -27,13 +27,13 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio_rustls::server::TlsStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::yield_now,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{
     Respond,
@@ -78,7 +78,8 @@ struct Session<R> {
 pub(super) async fn serve<R: Respond + 'static>(stream: TcpStream, config: Arc<ServerConfig>, seat: Seat<R>) {
     let Some(stream) = handshake(stream, config, &seat).await else { return };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    let session = Rc::new(Session { used: Cell::new(Instant::now()), open: Cell::new(0), has_asked: Cell::new(false), seat });
+    let session =
+        Rc::new(Session { used: Cell::new(Instant::now()), open: Cell::new(0), has_asked: Cell::new(false), seat });
     let stream = Told { stream, session: session.clone() };
     let for_requests = session.clone();
     let service = service_fn(move |request| {

@@ -100,7 +100,9 @@ fn a_slow_drift_is_no_rise_and_a_fall_is_none_either() {
 fn what_is_acted_on_follows_large_changes_and_no_small_ones_up_to_its_limit() {
     let mut probed = Probed::default();
     probed.minutes(2 * 60, 20.0, 0.0);
-    for (ms, expected) in [(50.0, 30.0), (53.0, 30.0), (46.0, 30.0), (90.0, 70.0), (75.0, 70.0), (60.0, 40.0), (900.0, 250.0)] {
+    for (ms, expected) in
+        [(50.0, 30.0), (53.0, 30.0), (46.0, 30.0), (90.0, 70.0), (75.0, 70.0), (60.0, 40.0), (900.0, 250.0)]
+    {
         let acted = probed.minutes(6, ms, 0.0);
         assert_eq!(acted.last(), Some(&expected), "{ms}: {acted:?}");
     }
@@ -153,7 +155,12 @@ fn what_all_regions_share_is_the_probers_own_access() {
     for (what, seen, own, expected) in [
         ("one of three", vec![Some(40.0), Some(0.0), Some(1.0)], None, vec![Some(39.0), Some(-1.0), Some(0.0)]),
         ("all at once", vec![Some(40.0), Some(38.0), Some(43.0)], None, vec![Some(0.0), Some(-2.0), Some(3.0)]),
-        ("all, and one more than the rest", vec![Some(40.0), Some(90.0), Some(40.0)], None, vec![Some(0.0), Some(50.0), Some(0.0)]),
+        (
+            "all, and one more than the rest",
+            vec![Some(40.0), Some(90.0), Some(40.0)],
+            None,
+            vec![Some(0.0), Some(50.0), Some(0.0)],
+        ),
         ("one of two", vec![Some(40.0), Some(-3.0)], None, vec![Some(40.0), Some(-3.0)]),
         ("all faster", vec![Some(-4.0), Some(-3.0)], None, vec![Some(-4.0), Some(-3.0)]),
         ("the only one", vec![Some(40.0), None], None, vec![none, None]),
@@ -170,7 +177,9 @@ fn what_all_regions_share_is_the_probers_own_access() {
 
 #[test]
 fn a_host_that_is_slow_by_itself_is_no_rise_of_its_region() {
-    let of = |ms: &[f32]| of_region(rises(&ms.iter().map(|ms| Some(*ms)).collect::<Vec<_>>()).into_iter().flatten().collect());
+    let of = |ms: &[f32]| {
+        of_region(rises(&ms.iter().map(|ms| Some(*ms)).collect::<Vec<_>>()).into_iter().flatten().collect())
+    };
     assert_eq!(of(&[80.0, 1.0]).map(|rise| rise.ms), Some(1.0));
     assert_eq!(of(&[80.0, 1.0, 75.0]).map(|rise| rise.ms), Some(75.0));
     assert_eq!(of(&[]), None);
