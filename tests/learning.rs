@@ -394,6 +394,8 @@ fn a_path_that_becomes_another_one_is_followed_and_lossy_ones_are_not_believed()
         site.wait_until_taken_in();
         site.known(resolver).filter(|known| known["samples"].as_u64() >= Some(5))
     });
+    // On a machine with too much to do the first samples may come late, and those after them be a jump.
+    let jumps = site.metric("latency_jumps_total");
     let way = Way { delay: Duration::from_millis(60), ..Way::default() };
     resolver.relay.set(way, way);
     let known = wait_for("the jump", || {
@@ -402,7 +404,7 @@ fn a_path_that_becomes_another_one_is_followed_and_lossy_ones_are_not_believed()
         site.known(resolver).filter(|known| known["rtt_ms"].as_f64().unwrap() >= 120.0)
     });
     assert_eq!(known["samples"], 4, "those before the jump do not count: {known}");
-    assert_eq!(site.metric("latency_jumps_total"), 1.0);
+    assert_eq!(site.metric("latency_jumps_total"), jumps + 1.0);
 
     let lossy = Way { loss_percent: 50, ..way };
     resolver.relay.set(lossy, way);

@@ -180,12 +180,12 @@ mod tests {
     #[test]
     fn what_one_server_sees_alone_is_what_it_goes_by_and_a_reload_without_rises_forgets_it() {
         let config = config("100ms");
-        let rises = server(&config, [rise(0.0), rise(40.4), rise(1.0)]);
+        let rises = server(&config, [rise(0.0), rise(40.4), rise(0.0)]);
         rises.inner().agree(&config, &[]);
         assert_eq!(rises.penalties(&config), [0.0, 40.0, 0.0]);
         let off = self::config("0ms");
         assert_eq!(rises.penalties(&off), [0.0; 3]);
-        rises.inner().look(&off, vec![rise(0.0), rise(40.4), rise(1.0)]);
+        rises.inner().look(&off, vec![rise(0.0), rise(40.4), rise(0.0)]);
         rises.inner().agree(&off, &[]);
         assert_eq!(rises.penalties(&config), [0.0; 3]);
     }
