@@ -97,7 +97,7 @@ fn made() -> Vec<u8> {
 /// So many /24 of the same part of the address space, each measured from some regions.
 fn rows(networks: u32, regions: u32) -> Vec<Row> {
     let row = |n: u32, k: u32| {
-        let network = Ipv4Addr::from_bits((1 << 24) + (n * (3_000_000_000 / networks) & !0xff));
+        let network = Ipv4Addr::from_bits((1 << 24) + ((n * (3_000_000_000 / networks)) & !0xff));
         Row {
             network: Network::Prefix(ipnet::Ipv4Net::new(network, 24).expect("24 bits").into()),
             region: RegionId(((n + 7 * k) % 20) as u8),
