@@ -38,7 +38,7 @@ impl Probed {
     fn die(&mut self) -> f64 {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let share = (self.dice >> 11) as f64 / (1u64 << 53) as f64;
-        if self.dice % 20 == 0 { 10.0 * share } else { share }
+        if self.dice.is_multiple_of(20) { 10.0 * share } else { share }
     }
 }
 
