@@ -2,6 +2,7 @@
 """Counts the instructions that the release binary executes in user space for one query of each kind, with callgrind.
 
     benches/instructions.py             count, print, compare with instructions.txt; exit status 1 above +10 %
+    benches/instructions.py --learning  count with and without `learn` and `prospect`, print; exit status 1 where learning adds 3 % or more
     benches/instructions.py --record    write instructions.txt anew, after a change that is meant to cost (or to save) something
 
 It is the whole program that is counted, under load: readiness, the system calls' own instructions, a batch's bookkeeping, the core.
@@ -17,6 +18,7 @@ PROGRAM = os.path.join(HERE, "..", "target", "release", "isochrone")
 ALLOWED = 1.10       # above this times the recorded figure it fails
 QUERIES = 10_240     # of a kind, all different
 BURST = 256          # queries that wait for a server at once: whole batches for all of them, and within any receive buffer
+LEARNING_ADDS = 0.03 # of the instructions of any kind of query, less than this
 PATIENCE_S = 120     # longer than anything takes on a busy machine; only waited out by a failure
 
 CONFIG = """
@@ -24,8 +26,10 @@ CONFIG = """
 listen = ["127.0.0.1:{port}"]
 threads = 1
 identity = "bench"
+region = "{region}"
 [admin]
 listen = ""
+{more}
 [regions.us]
 location = {{ latitude = 39.04, longitude = -77.49 }}
 endpoints = ["192.0.2.1"]
@@ -218,11 +222,19 @@ def free_port():
             return tcp.getsockname()[1]
 
 
-def count_ours(program, folder, queries):
+# Behind [admin] in the configuration.
+LEARNING = """
+[latency]
+learn = true
+prospect = 0.01
+"""
+
+
+def count_ours(program, folder, queries, more="", region=""):
     """Instructions a query for each of `queries` (name, what, messages)."""
     port = free_port()
     subprocess.run([program, "key", "new", "signed.example.com", "--out", f"{folder}/zone.key"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    open(f"{folder}/isochrone.toml", "w").write(CONFIG.format(port=port))
+    open(f"{folder}/isochrone.toml", "w").write(CONFIG.format(port=port, more=more, region=region))
     server = Counted([program, "serve", "--config", f"{folder}/isochrone.toml"], folder, port, query(0, name(b"www", b"example", b"com")))
     try:
         server.begin()
@@ -246,9 +258,20 @@ def write_recorded(counts, queries):
             file.write(f"{kind:<10} {counts[kind]:>6.0f}   {what}\n")
 
 
+def compare_learning(program, queries, without):
+    with tempfile.TemporaryDirectory() as folder:
+        learning = count_ours(program, folder, queries, LEARNING, "eu")
+    print(f"{'KIND':<10} {'OFF':>6} {'LEARNS':>6} {'CHANGE':>7}   WHAT")
+    for kind, what, _ in queries:
+        print(f"{kind:<10} {without[kind]:>6.0f} {learning[kind]:>6.0f} {100 * (learning[kind] / without[kind] - 1):>+5.1f} %   {what}")
+    if any(learning[kind] >= without[kind] * (1 + LEARNING_ADDS) for kind, _, _ in queries):
+        sys.exit(f"learning adds {100 * LEARNING_ADDS:.0f} % or more")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--record", action="store_true", help="write instructions.txt anew")
+    arguments.add_argument("--learning", action="store_true", help="count with and without learning")
     arguments.add_argument("--program", default=PROGRAM, help="the release binary [default: target/release/isochrone]")
     options = arguments.parse_args()
     for tool in ("valgrind", "vgdb"):
@@ -260,6 +283,8 @@ def main():
     queries = kinds()
     with tempfile.TemporaryDirectory() as folder:
         counts = count_ours(program, folder, queries)
+    if options.learning:
+        return compare_learning(program, queries, counts)
     recorded = {} if options.record else read_recorded()
     worse = []
     print(f"{'KIND':<10} {'NOW':>6} {'RECORDED':>9} {'CHANGE':>7}   WHAT")

@@ -14,6 +14,7 @@ pub mod operations;
 pub mod overrides;
 mod parallel;
 mod rebuild;
+mod rises;
 pub mod service;
 mod serving;
 mod shared;
@@ -339,6 +340,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                 if let Some(keeper) = &mut keeper {
                     keeper.follow(&live);
                 }
+                live.rises.look(&live);
                 let changed = files.settled_change().map(|changed| format!("{} was replaced", changed.display()));
                 if changed.is_none() && !files.is_unsettled() {
                     rebuilder.begin_if_due(&live);
@@ -475,7 +477,8 @@ async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &str)
     let live_then = live.clone();
     let load = move || {
         let config = crate::config::load(&running.path)?;
-        let past = Past { before: Some(&running), learnt: eyes::rows(&live_then, &config) };
+        let (learnt, penalties_ms) = (eyes::rows(&live_then, &config), live_then.rises.penalties(&config));
+        let past = Past { before: Some(&running), learnt, penalties_ms };
         let world = World::compile_after(config, &running.path, past)?;
         Ok::<_, Report>(live_then.make_ready(world))
     };

@@ -15,7 +15,8 @@ mod relay;
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
     time::Duration,
 };
 
@@ -131,6 +132,16 @@ impl Resolver {
         reply
     }
 
+    /// By kdig: `+tls` or `+https`.
+    fn encrypted(&self, how: &str) {
+        let server = format!("@{}", self.server().ip());
+        let mut kdig = self.namespace.command("kdig");
+        let asked =
+            kdig.args([&server, how, "+short", "+retry=0", "+timeout=60", "app.geo.example", "A"]).output().unwrap();
+        let told = String::from_utf8_lossy(&asked.stdout);
+        assert!(told.contains("192.0.2.10"), "{how}: {told}{}", String::from_utf8_lossy(&asked.stderr));
+    }
+
     /// On a connection of its own.
     fn by_tcp(&self, query: &[u8]) -> Vec<u8> {
         let mut stream = self.namespace.inside(|| TcpStream::connect(self.server()).unwrap());
@@ -164,6 +175,11 @@ impl Site {
 listen = ["0.0.0.0:53"]
 state-dir = "state"
 region = "here"
+[server.encrypted]
+dot = ["0.0.0.0:853"]
+doh = ["0.0.0.0:443"]
+certificate = "cert.pem"
+key = "key.pem"
 [admin]
 listen = "127.0.0.1:0"
 [latency]
@@ -182,6 +198,9 @@ records = "static 60 A 192.0.2.80"
 [zones."geo.example".routes.app]
 "#,
         );
+        let made = rcgen::generate_simple_self_signed(["ns1.example.net".into()]).unwrap();
+        folder.write("cert.pem", &made.cert.pem());
+        folder.write("key.pem", &made.signing_key.serialize_pem());
         let mut site = Site { program: None, resolvers, home, folder };
         site.start();
         site
@@ -261,9 +280,9 @@ fn is_answer(reply: &[u8]) -> bool {
 
 #[test]
 fn a_server_measures_its_clients_and_remembers_what_it_measured() {
-    let mut site = Site::new(&[10, 40, 25, 5]);
+    let mut site = Site::new(&[10, 40, 25, 5, 15]);
     let query = Ask::new("app.geo.example", "A").bytes();
-    let [ordinary, asked, deaf, subnets] = &site.resolvers[..] else { panic!("four resolvers") };
+    let [ordinary, asked, deaf, subnets, private] = &site.resolvers[..] else { panic!("five resolvers") };
 
     // One that comes by TCP of its own accord: its answers are the usual ones, and it is not asked.
     let usual = ordinary.by_tcp(&query);
@@ -307,6 +326,17 @@ fn a_server_measures_its_clients_and_remembers_what_it_measured() {
     assert_eq!(known["sends_client_subnets"], true);
     assert_eq!(site.known(ordinary).unwrap()["sends_client_subnets"], false);
 
+    // One that comes by TLS and by HTTPS.
+    for how in ["+tls", "+https"] {
+        let before = site.known(private).map_or(0, |known| known["samples"].as_u64().unwrap());
+        wait_for("it to be measured", || {
+            private.encrypted(how);
+            site.wait_until_taken_in();
+            let samples = site.known(private)?["samples"].as_u64().unwrap();
+            (samples > before).then_some(())
+        });
+    }
+
     // The estimates follow what was learnt, in the background.
     let known = site.known(ordinary).unwrap();
     let here = wait_for("what was learnt to be taken up", || {
@@ -318,11 +348,11 @@ fn a_server_measures_its_clients_and_remembers_what_it_measured() {
     assert!(off_ms.abs() < 2.0, "{here} {known}");
 
     let learning = site.json("/api/v1/status")["learning"].clone();
-    for (name, count) in [("asked", 3), ("came", 2), ("gained", 2), ("networks", 3)] {
+    for (name, count) in [("asked", 3), ("came", 2), ("gained", 2), ("networks", 4)] {
         assert_eq!(learning[name], count, "{name}: {learning}");
     }
     assert_eq!(site.metric("prospects_asked_total"), 3.0);
-    assert_eq!(site.metric("latency_networks"), 3.0);
+    assert_eq!(site.metric("latency_networks"), 4.0);
     assert_eq!(site.metric("latency_samples_total"), learning["samples"].as_f64().unwrap());
     assert_eq!(site.metric("truncated_total"), 3.0);
 
@@ -332,7 +362,7 @@ fn a_server_measures_its_clients_and_remembers_what_it_measured() {
     site.stop();
     site.start();
     assert_eq!(site.json("/api/v1/latency"), known, "a restart changes nothing");
-    let [_, asked, deaf, _] = &site.resolvers[..] else { panic!("four resolvers") };
+    let [_, asked, deaf, ..] = &site.resolvers[..] else { panic!("five resolvers") };
     for resolver in [asked, deaf] {
         assert_eq!(resolver.by_udp(&query), usual, "whom it asked is remembered, too");
     }
@@ -364,6 +394,8 @@ fn a_path_that_becomes_another_one_is_followed_and_lossy_ones_are_not_believed()
         site.wait_until_taken_in();
         site.known(resolver).filter(|known| known["samples"].as_u64() >= Some(5))
     });
+    // On a machine with too much to do the first samples may come late, and those after them be a jump.
+    let jumps = site.metric("latency_jumps_total");
     let way = Way { delay: Duration::from_millis(60), ..Way::default() };
     resolver.relay.set(way, way);
     let known = wait_for("the jump", || {
@@ -372,7 +404,7 @@ fn a_path_that_becomes_another_one_is_followed_and_lossy_ones_are_not_believed()
         site.known(resolver).filter(|known| known["rtt_ms"].as_f64().unwrap() >= 120.0)
     });
     assert_eq!(known["samples"], 4, "those before the jump do not count: {known}");
-    assert_eq!(site.metric("latency_jumps_total"), 1.0);
+    assert_eq!(site.metric("latency_jumps_total"), jumps + 1.0);
 
     let lossy = Way { loss_percent: 50, ..way };
     resolver.relay.set(lossy, way);
@@ -382,4 +414,151 @@ fn a_path_that_becomes_another_one_is_followed_and_lossy_ones_are_not_believed()
         (site.metric(RETRANSMITTED) > discarded).then_some(())
     });
     site.stop();
+}
+
+/// A region's web server behind a link of its own.
+struct Region {
+    relay: Relay,
+    _namespace: Namespace,
+}
+
+impl Region {
+    fn new(home: &Namespace, number: u8) -> Region {
+        let namespace = Namespace::new();
+        let relay = Relay::join(home, &namespace, number, Region::way(NORMAL), Region::way(NORMAL));
+        let listener = namespace.inside(|| TcpListener::bind((Ipv4Addr::new(10, 0, number, 2), 80)).unwrap());
+        // Ends with the test: nobody connects any more.
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || answer_http(stream));
+            }
+        });
+        Region { relay, _namespace: namespace }
+    }
+
+    fn way(delay: Duration) -> Way {
+        Way { delay, ..Way::default() }
+    }
+
+    fn takes(&self, delay: Duration) {
+        self.relay.set(Region::way(delay), Region::way(delay));
+    }
+}
+
+fn answer_http(mut stream: TcpStream) {
+    let mut request = [0; 2048];
+    if stream.read(&mut request).is_ok() {
+        let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
+}
+
+/// Each way.
+const NORMAL: Duration = Duration::from_millis(5);
+const CONGESTED: Duration = Duration::from_millis(30);
+
+const RISES: &str = r#"
+[server]
+listen = ["127.0.0.1:53"]
+[admin]
+listen = "127.0.0.1:0"
+[latency]
+rebuild-interval = "1s"
+[checks.web]
+type = "http"
+interval = "200ms"
+timeout = "200ms"
+fall = 50
+[regions.near]
+location = "FRA"
+endpoints = ["10.0.1.2"]
+check = "web"
+[regions.far]
+location = "AMS"
+endpoints = ["10.0.2.2"]
+check = "web"
+[regions.overseas]
+location = "IAD"
+endpoints = ["10.0.3.2"]
+check = "web"
+[zones."geo.example"]
+nameservers = ["ns1.example.net."]
+[zones."geo.example".routes.app]
+"#;
+
+/// The server whose regions become harder to reach, and what it says of the first.
+struct Rises {
+    program: Program,
+    home: Namespace,
+    _folder: Folder,
+}
+
+impl Rises {
+    fn json(&self, path: &str) -> Value {
+        self.home.inside(|| self.program.json(path))
+    }
+
+    /// The last byte but one of the address that a German network is answered with, and what its estimate for the first region has in it.
+    fn answer(&self) -> (u8, f64) {
+        let query = Ask::new("app.geo.example", "A").from_client("5.9.0.0/16").bytes();
+        let reply = self.home.inside(|| self.program.ask(&query));
+        let region = (1..=3).find(|n| reply.windows(4).any(|window| window == [10, 0, *n, 2]));
+        let told = self.json("/api/v1/explain?name=app.geo.example&client=5.9.0.0/16");
+        let near = told["candidates"].as_array().unwrap().iter().find(|c| c["region"] == "near").unwrap().clone();
+        (region.unwrap_or_else(|| panic!("{reply:02x?}")), near["penalty_ms"].as_f64().unwrap())
+    }
+
+    /// Waits for so many more probes of each region.
+    fn probes(&self, count: u64) {
+        let made = || {
+            let status = self.json("/api/v1/status");
+            let regions = status["regions"].as_array().unwrap().clone();
+            let of = |region: &Value| region["endpoints"][0]["probes_ok"].as_u64().unwrap();
+            regions.iter().map(of).min().unwrap()
+        };
+        let before = made();
+        wait_for("probes", || (made() >= before + count).then_some(()));
+    }
+}
+
+#[test]
+fn a_region_that_takes_longer_to_connect_to_than_usual_loses_the_clients_near_the_margin_until_it_does_not() {
+    netns::prepare(&["ip"]);
+    let home = Namespace::new();
+    let regions = [1, 2, 3].map(|number| Region::new(&home, number));
+    let folder = Folder::with_config(RISES);
+    let outer = home.command("env"); // which turns into the program, given no variable
+    let program = folder.start_under(outer, &["serve", "--config", "isochrone.toml"], &[]);
+    let site = Rises { program, home, _folder: folder };
+    // A level takes a second here, and ten of them tell what is usual.
+    site.probes(70);
+    assert_eq!(site.answer(), (1, 0.0));
+
+    regions[0].takes(CONGESTED);
+    let added_ms = wait_for("the rise to count", || {
+        let (region, added_ms) = site.answer();
+        (region == 2).then_some(added_ms)
+    });
+    assert!((40.0..90.0).contains(&added_ms), "{added_ms}");
+    let status = site.json("/api/v1/status");
+    assert_eq!(status["regions"][0]["penalty_ms"].as_f64(), Some(added_ms), "{status}");
+    let (_, page) = site.home.inside(|| site.program.get("/metrics"));
+    for name in ["rise", "penalty"] {
+        let line =
+            page.lines().find(|line| line.starts_with(&format!("isochrone_region_{name}_seconds{{region=\"near\"}}")));
+        let value: f64 = line.unwrap_or_else(|| panic!("{page}")).rsplit(' ').next().unwrap().parse().unwrap();
+        assert!((0.04..0.09).contains(&value), "{name}: {value}");
+    }
+
+    regions[0].takes(NORMAL);
+    wait_for("the rise to end", || (site.answer() == (1, 0.0)).then_some(()));
+    let log = site.program.stderr();
+    for words in ["takes longer than usual", "takes no longer than usual any more"] {
+        assert_eq!(log.matches(words).count(), 1, "{log}");
+    }
+
+    // All at once: that is this server's own way out.
+    regions.iter().for_each(|region| region.takes(CONGESTED));
+    site.probes(40);
+    assert_eq!(site.answer(), (1, 0.0));
+    assert_eq!(site.program.stderr().matches("takes longer than usual").count(), 1);
 }

@@ -184,6 +184,9 @@ pub struct RegionStatus {
     /// When that ends by itself, Unix time in seconds.
     #[serde(default)]
     pub forced_until: Option<u64>,
+    /// What its estimates are raised by because connecting to it takes longer than usual, in milliseconds.
+    #[serde(default)]
+    pub penalty_ms: f32,
     /// Its endpoints on all routes.
     pub endpoints: Vec<EndpointStatus>,
 }

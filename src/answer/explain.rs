@@ -143,7 +143,7 @@ pub struct ClientView {
 pub struct Candidate {
     /// Its name.
     pub region: String,
-    /// Estimated round trip in milliseconds, bias included; `None`: the client's place is unknown.
+    /// Estimated round trip in milliseconds, bias and penalty included; `None`: the client's place is unknown.
     pub estimate_ms: Option<f32>,
     /// What the estimate comes from.
     pub source: Option<String>,
@@ -156,6 +156,9 @@ pub struct Candidate {
     /// By how much it is above the lowest estimate of the candidates that are ranked, in milliseconds; `None` where they are not
     /// ranked by estimates.
     pub margin_ms: Option<f32>,
+    /// What is in the estimate because connecting to the region takes longer than usual, in milliseconds.
+    #[serde(default)]
+    pub penalty_ms: f32,
     /// Great-circle distance.
     pub distance_km: Option<f64>,
     /// It is usable for this question.
@@ -442,6 +445,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 age_s: estimate.and_then(|e| e.age_s),
                 uncertainty_ms: estimate.map(|e| e.uncertainty_ms),
                 margin_ms,
+                penalty_ms: world.estimator.sites()[region.index()].penalty_ms(),
                 distance_km: estimate.and_then(|e| e.distance_km),
                 healthy: usable,
                 forced: forced.map(|(state, _)| state.into()),

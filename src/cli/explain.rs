@@ -107,7 +107,7 @@ fn shown(told: &Explanation, palette: Palette) -> String {
         head.add("route", "none: static records, or no such name");
     }
     let table = if told.candidates.is_empty() { String::new() } else { format!("\n{}\n", candidates(told, palette)) };
-    let table = format!("{table}{}", differences(told));
+    let table = format!("{table}{}{}", penalties(told), differences(told));
     let mut tail = Lines::new(palette);
     if told.route.is_some() {
         tail.add("chosen", told.chosen.as_deref().unwrap_or("none"));
@@ -200,6 +200,19 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
     table.render(palette)
 }
 
+/// Regions that are harder to reach than usual.
+fn penalties(told: &Explanation) -> String {
+    let risen =
+        told.candidates.iter().filter(|candidate| candidate.penalty_ms > 0.0 && candidate.estimate_ms.is_some());
+    let text: String = risen
+        .map(|candidate| {
+            let (region, ms) = (&candidate.region, candidate.penalty_ms);
+            format!("rise      {region}: {ms:.0} ms of its estimate, since connecting to it takes longer than usual\n")
+        })
+        .collect();
+    if text.is_empty() { text } else { format!("{text}\n") }
+}
+
 /// Who sees what, where the servers of a cluster do not all see an endpoint up.
 fn differences(told: &Explanation) -> String {
     let mut text = String::new();
@@ -246,6 +259,7 @@ mod tests {
             age_s: None,
             uncertainty_ms: ms.map(|ms| ms / 4.0),
             margin_ms: ms.map(|ms| ms - 4.2),
+            penalty_ms: 0.0,
             distance_km: km,
             healthy,
             forced: None,
@@ -273,7 +287,10 @@ mod tests {
             policy: Some("latency".into()),
             candidates: vec![
                 candidate("frankfurt", Some(4.2), Some(3.4), false, "down: 192.0.2.1: connection refused"),
-                candidate("us", Some(88.04), Some(6553.0), true, "chosen: those ranked before it are not usable"),
+                Candidate {
+                    penalty_ms: 31.2,
+                    ..candidate("us", Some(88.04), Some(6553.0), true, "chosen: those ranked before it are not usable")
+                },
                 Candidate {
                     samples: 12,
                     age_s: Some(7200),
@@ -304,6 +321,8 @@ mod tests {
            2  us            88.0  22.0    83.8  model                        6553  up      chosen: those ranked before it are not usable
            3  sa           180.0  45.0   175.8  model (12 samples, 2 h old)  9900  up      ranked after the chosen one
            -  ap               -     -       -  -                               -  up      left out by the rule
+
+        rise      us: 31 ms of its estimate, since connecting to it takes longer than usual
 
         chosen    us
         answer    192.0.2.10

@@ -236,6 +236,9 @@ fn regions(regions: &[RegionStatus], now_s: u64, palette: Palette) -> String {
 fn usable(region: &RegionStatus) -> Cell {
     let (word, tone) = if region.usable { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
     match &region.forced {
+        None if region.penalty_ms > 0.0 => {
+            Cell::new(&format!("{word} ({:.0} ms slower)", region.penalty_ms), Tone::Warn)
+        }
         None => Cell::new(word, tone),
         Some(forced) => Cell::new(&format!("{word} (forced {forced})"), Tone::Warn),
     }
@@ -314,6 +317,7 @@ mod tests {
             forced: None,
             forced_reason: None,
             forced_until: None,
+            penalty_ms: 0.0,
             endpoints,
         }
     }
@@ -366,7 +370,7 @@ mod tests {
                     forced: Some("drain".into()),
                     ..region("ap", true, vec![endpoint("192.0.2.30", "up", false, true)])
                 },
-                region("cdn", true, vec![unchecked]),
+                RegionStatus { penalty_ms: 31.0, ..region("cdn", true, vec![unchecked]) },
                 region("spare", true, Vec::new()),
             ],
             overrides: vec![
@@ -430,7 +434,7 @@ mod tests {
                                     192.0.2.12        web    up (forced down)  6 min        12.3
         eu      no                  2001:db8::10      web    down              6 min        12.3  connection refused
         ap      yes (forced drain)  192.0.2.30        web    untried               -           -
-        cdn     yes                 www.example.net   -      unchecked             -           -
+        cdn     yes (31 ms slower)  www.example.net   -      unchecked             -           -
         spare   yes                 no route uses it
 
         overrides ap drain, ends in 2 h: new switch (127.0.0.1 isochrone/0.1.0, 6 min ago)

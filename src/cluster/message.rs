@@ -5,7 +5,7 @@
 //! (`needs`). What a reader does not know in a message is left aside. So a new field raises `v` alone, and what would mislead
 //! readers of the version before is sent only by the version after next.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -15,7 +15,7 @@ use crate::health::{
 };
 
 /// The schema that this version writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// The oldest schema whose readers understand what this version writes.
 const NEEDS: u32 = 1;
 /// Longer messages are packed, in bytes.
@@ -28,6 +28,8 @@ const PACKED: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 pub const OBSERVATIONS_AT_ONCE: usize = 5_000;
 /// Longest version of a program, in bytes.
 const VERSION_BYTES_MAX: usize = 64;
+/// Most regions of which a server says how hard they are to reach.
+const RISES_MAX: usize = 256;
 /// Networks in one message, and in one round of telling.
 pub const NETWORKS_AT_ONCE: usize = 2_000;
 /// Most decisions in one message.
@@ -82,6 +84,23 @@ pub struct Beat {
     /// Servers whose view counts with it, itself included: fewer than elsewhere where it does not hear all.
     #[serde(default)]
     pub hears: u32,
+    /// By how much it takes longer than usual to connect to each region that it can tell of. Since schema 3.
+    #[serde(default, skip_serializing_if = "Rises::is_empty")]
+    pub rises: Rises,
+}
+
+/// By how much it takes longer than usual to connect to regions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rises {
+    /// Milliseconds by the region's name, 0 where it takes as long as usual; regions that the sender cannot tell of are left out.
+    pub ms: BTreeMap<String, u32>,
+}
+
+impl Rises {
+    fn is_empty(&self) -> bool {
+        self.ms.is_empty()
+    }
 }
 
 /// Views that changed with the delta before.
@@ -310,6 +329,7 @@ impl Message {
             && views(self.snapshot.as_ref().map(|part| &part.views)) <= OBSERVATIONS_AT_ONCE
             && self.decisions.len() <= DECISIONS_AT_ONCE
             && self.cells.as_ref().map_or(0, |cells| cells.networks.len()) <= NETWORKS_AT_ONCE
+            && self.beat.as_ref().map_or(0, |beat| beat.rises.ms.len()) <= RISES_MAX
             && version.len() <= VERSION_BYTES_MAX
             && !version.contains(char::is_control);
         if fits { Ok(self) } else { Err(Unreadable::TooLarge) }
@@ -421,6 +441,7 @@ mod tests {
                 targets: 2,
                 version: "0.1.0".into(),
                 hears: 3,
+                rises: Rises { ms: [("eu".to_string(), 0), ("us".to_string(), 31)].into() },
                 ..Beat::default()
             }),
             delta: Some(Delta {
@@ -444,7 +465,7 @@ mod tests {
     fn the_wire_form_is_read_by_people_and_stays_what_it_is() {
         let bytes = full().encode();
         let expected = concat!(
-            r#"{"v":2,"needs":1,"say":{"beat":{"run":7,"seq":3,"beat":9,"targets":2,"decisions":0,"version":"0.1.0","hears":3},"#,
+            r#"{"v":3,"needs":1,"say":{"beat":{"run":7,"seq":3,"beat":9,"targets":2,"decisions":0,"version":"0.1.0","hears":3,"rises":{"eu":0,"us":31}},"#,
             r#""delta":{"run":7,"seq":3,"views":[{"k":"fedcba9876543210","a":40,"c":12345},"#,
             r#"{"k":"0000000000000001","s":"d","w":true,"d":2000},{"k":"0000000000000002","s":"-"}]}}}"#,
         );
@@ -454,7 +475,7 @@ mod tests {
 
     #[test]
     fn what_a_version_ahead_adds_is_left_aside() {
-        let text = r#"{"v":3,"needs":1,"more":1,"say":{"song":[1],"beat":{"run":7,"seq":3,"beat":9,"tune":"a"},
+        let text = r#"{"v":4,"needs":1,"more":1,"say":{"song":[1],"beat":{"run":7,"seq":3,"beat":9,"tune":"a"},
             "delta":{"run":7,"seq":3,"views":[{"k":"1","s":"quite up","x":{}},{"k":"2","mood":1}]}}}"#;
         let message = Message::decode(text.as_bytes()).unwrap();
         assert_eq!(message.beat, Some(Beat { run: 7, seq: 3, beat: 9, ..Beat::default() }));

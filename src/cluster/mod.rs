@@ -26,6 +26,7 @@ use self::{
 };
 pub use self::{
     latencies::{Cell, Own},
+    message::Rises,
     peers::Seen,
 };
 use crate::{
@@ -73,6 +74,8 @@ struct Shared {
     has_double: bool,
     /// Messages that could not be read.
     rejected: u64,
+    /// What the others are told with each beat.
+    rises: Rises,
 }
 
 /// The cluster as people are told.
@@ -204,6 +207,16 @@ impl Cluster {
         }
     }
 
+    /// Takes up by how much it takes this server longer than usual to connect to the regions, to tell the others of it.
+    pub fn tell_rises(&self, own: Rises) {
+        self.shared().rises = own;
+    }
+
+    /// The same of the others whose views count and who trust themselves.
+    pub fn rises(&self, now: Instant) -> Vec<Rises> {
+        self.shared().peers.rises(now).cloned().collect()
+    }
+
     /// Takes up what this server measured, to tell the others of it; `None`: it does not learn.
     pub fn measure(&self, own: Option<Own>) {
         self.latencies().measure(own);
@@ -254,7 +267,8 @@ pub async fn run(cluster: Arc<Cluster>, board: Arc<Board>, decisions: Arc<dyn De
             return; // never: the sender lives as long as the cluster
         }
         if configured.borrow().is_none() {
-            *cluster.shared() = Shared::default();
+            let rises = std::mem::take(&mut cluster.shared().rises);
+            *cluster.shared() = Shared { rises, ..Shared::default() };
             cluster.latencies().forget();
             let all = board.snapshot();
             let alone: Vec<_> = (0..all.statuses.len() as u32).map(|id| (TargetId(id), None)).collect();

@@ -208,6 +208,10 @@ impl<'c> Member<'c> {
         let (at, _) = now();
         self.beats += 1;
         self.beat_at = at;
+        let (hears, rises) = {
+            let shared = self.cluster.shared();
+            (1 + shared.peers.fresh_count(at) as u32, shared.rises.clone())
+        };
         let beat = Beat {
             run: self.run(),
             seq: self.seq,
@@ -216,7 +220,8 @@ impl<'c> Member<'c> {
             decisions: self.decisions.digest(),
             version: env!("CARGO_PKG_VERSION").into(),
             doubts: self.doubts,
-            hears: 1 + self.cluster.shared().peers.fresh_count(at) as u32,
+            hears,
+            rises,
         };
         self.say(Topic::Health, &Message { beat: Some(beat), ..Message::default() });
     }

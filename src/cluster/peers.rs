@@ -13,7 +13,7 @@ use std::{
 
 use hashbrown::HashMap;
 
-use super::message::{Beat, Delta, Observation, Snapshot};
+use super::message::{Beat, Delta, Observation, Rises, Snapshot};
 use crate::health::{consensus::View, identity::Identity};
 
 /// A view counts for so long after it was last confirmed. Where nobody is heard any more, all that counted until then cease to
@@ -201,6 +201,12 @@ impl Peers {
     /// How many views count.
     pub fn fresh_count(&self, now: Instant) -> usize {
         self.by_name.values().filter(|peer| peer.is_fresh(self.heard, now)).count()
+    }
+
+    /// What they say of regions that are harder to reach than usual: those whose views count and who trust themselves.
+    pub fn rises(&self, now: Instant) -> impl Iterator<Item = &Rises> {
+        let fresh = self.by_name.values().filter(move |peer| peer.is_fresh(self.heard, now) && !peer.beat.doubts);
+        fresh.map(|peer| &peer.beat.rises)
     }
 
     /// How the others see a target, those whose views count.

@@ -177,6 +177,7 @@ pub static LATENCY: Schema = Schema {
         key("skip-bad-measurements", F::Flag, D::Flag(false)),
         key("hysteresis", F::Duration(0, 1000), D::Duration(5)),
         key("rebuild-interval", F::Duration(1000, 86_400_000), D::Duration(300_000)),
+        key("rise-max", F::Duration(0, 1000), D::Duration(250)),
         key("learn", F::Flag, D::Flag(false)),
         key("prospect", F::Number(0.0, 1.0), D::Number(0.0)),
     ],

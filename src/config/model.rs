@@ -146,6 +146,8 @@ pub struct Latency {
     pub hysteresis_ms: f32,
     /// Shortest time from one taking up of what was learnt to the next.
     pub rebuild_interval: Duration,
+    /// Most that is added to a region's estimates while connecting to it takes longer than usual, in milliseconds; 0: nothing is.
+    pub rise_max_ms: f32,
     /// What is measured in passing.
     pub learning: Learning,
 }

@@ -30,6 +30,7 @@ use super::{
     memory::{self, Memory},
     probe::{ProbeError, ProbeResult},
     push::{self, Heartbeats},
+    rise::Watch,
     target::{Target, TargetId, TargetKey, Targets},
     verdict::{Pace, State},
 };
@@ -209,6 +210,8 @@ pub struct Board {
     pub(super) heartbeats: Heartbeats,
     /// What no verdict depends on.
     pub measurements: Measurements,
+    /// How long it takes to connect to some targets of each region, which no verdict depends on either.
+    pub connecting: Watch,
 }
 
 #[derive(Debug)]
@@ -250,6 +253,7 @@ impl Default for Board {
             panics: AtomicU64::new(0),
             heartbeats: Heartbeats::default(),
             measurements: Measurements::default(),
+            connecting: Watch::default(),
         }
     }
 }
@@ -284,6 +288,7 @@ impl Board {
         inner.entries = entries;
         self.heartbeats.keep(targets);
         self.measurements.keep(targets);
+        self.connecting.keep(targets);
         inner.epoch += 1;
         let epoch = inner.epoch;
         let Inner { doubter, entries, .. } = &mut *inner;
@@ -320,6 +325,9 @@ impl Board {
         let at = *inner.by_key.get(&target.key)?;
         self.measurements.take(&inner.entries[at].target, &result, wall);
         let age = inner.age(now);
+        if let Some(connect) = result.connect {
+            self.connecting.take(target, age, connect);
+        }
         let Inner { entries, doubter, .. } = &mut *inner;
         let entry = &mut entries[at];
         let (told, was_awaited, was_clear) = (entry.told(), entry.is_awaited(), entry.is_clear());

@@ -12,6 +12,7 @@ pub mod measured;
 pub mod memory;
 pub mod probe;
 pub mod push;
+pub mod rise;
 pub mod schedule;
 pub mod self_doubt;
 pub mod target;

@@ -7,7 +7,8 @@ use crate::geo::{Coordinates, place::EARTH_RADIUS_KM};
 /// The round trip to expect between a client's network and a region.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
-    /// Milliseconds, the region's bias included; regions are ranked by it, lowest first. Below zero only by a negative bias.
+    /// Milliseconds, the region's bias and penalty included; regions are ranked by it, lowest first. Below zero only by a negative
+    /// bias.
     pub ms: f32,
     /// What the figure rests on.
     pub source: EstimateSource,
@@ -71,12 +72,24 @@ impl EstimateSource {
 pub struct RegionSite {
     direction: Direction,
     bias_ms: f32,
+    penalty_ms: f32,
 }
 
 impl RegionSite {
     /// A region at `coordinates` whose estimates are `bias_ms` higher than the model says; may be negative.
     pub fn new(coordinates: Coordinates, bias_ms: f32) -> Self {
-        RegionSite { direction: Direction::of(coordinates), bias_ms }
+        RegionSite { direction: Direction::of(coordinates), bias_ms, penalty_ms: 0.0 }
+    }
+
+    /// The same, while connecting to it takes `penalty_ms` longer than usual: its estimates are so much higher.
+    #[must_use]
+    pub fn penalised(self, penalty_ms: f32) -> Self {
+        RegionSite { penalty_ms, ..self }
+    }
+
+    /// What is added to its estimates because connecting to it takes longer than usual, in milliseconds.
+    pub fn penalty_ms(&self) -> f32 {
+        self.penalty_ms
     }
 
     /// Where it is.
@@ -84,17 +97,17 @@ impl RegionSite {
         self.direction
     }
 
-    /// What is added to its estimates, in milliseconds.
-    pub(super) fn bias_ms(&self) -> f32 {
-        self.bias_ms
+    /// What is added to its estimates for all clients, in milliseconds.
+    pub(super) fn added_ms(&self) -> f32 {
+        self.bias_ms + self.penalty_ms
     }
 
     fn ms(&self, distance_km: f64) -> f32 {
-        model::rtt_ms(distance_km) + self.bias_ms
+        model::rtt_ms(distance_km) + self.added_ms()
     }
 }
 
-/// The model's milliseconds from a place to each of `regions`, bias included, written to `out` without allocating: what compiling a
+/// The model's milliseconds from a place to each of `regions`, bias and penalty included, written to `out` without allocating: what compiling a
 /// map of a hundred thousand places needs. `out` is as long as `regions`.
 ///
 /// # Panics
@@ -131,9 +144,9 @@ impl Direction {
         EARTH_RADIUS_KM * self.chord_squared(other).sqrt()
     }
 
-    /// Height above the plane of the equator, in Earth radii: grows with latitude.
-    pub(super) fn height(self) -> f64 {
-        self.0[2]
+    /// How far it lies along an axis (0 to 2), in Earth radii.
+    pub(super) fn along(self, axis: usize) -> f64 {
+        self.0[axis]
     }
 
     /// Squared length of the straight line between the two, in Earth radii: grows with distance, and costs less.
@@ -242,6 +255,14 @@ mod tests {
         let shed = estimates(FRANKFURT, &[RegionSite::new(ASHBURN, 30.0)])[0];
         assert_eq!(shed.ms, plain.ms + 30.0);
         assert_eq!(shed.distance_km, plain.distance_km);
+    }
+
+    #[test]
+    fn a_penalty_is_added_to_the_region_alone_and_is_told() {
+        let site = RegionSite::new(ASHBURN, 2.0).penalised(30.0);
+        assert_eq!(site.penalty_ms(), 30.0);
+        let [plain, risen] = [RegionSite::new(ASHBURN, 2.0), site].map(|site| estimates(FRANKFURT, &[site])[0]);
+        assert_eq!((risen.ms, risen.source), (plain.ms + 30.0, EstimateSource::Model));
     }
 
     #[test]

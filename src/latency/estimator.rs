@@ -154,7 +154,7 @@ impl Estimator {
         self.known_systems.contains(&asn)
     }
 
-    /// The milliseconds that regions are ranked by, the lowest first: estimate, bias, and what counts against a region that a
+    /// The milliseconds that regions are ranked by, the lowest first: estimate, bias and penalty, and what counts against a region that a
     /// measured network was not measured to. Infinite towards regions of which nothing is known. `out` is as long as the regions.
     /// False when nothing is known at all: no place, and no measurement.
     pub fn fill(&self, place: &Place, client: Client, room: &mut Room, out: &mut [f32]) -> bool {
@@ -181,7 +181,7 @@ impl Estimator {
         // Where light would have to be exceeded the order is still that of distance.
         let least_ms = if own { floor_ms } else { floor_ms + LEAST_ABOVE_LIGHT * (model_ms - floor_ms) };
         let caution_ms = if is_measured && !own { self.prior.caution * sd_ms } else { 0.0 };
-        ((model_ms + spread_ms * error).max(least_ms) + caution_ms + self.sites[region].bias_ms(), sd_ms)
+        ((model_ms + spread_ms * error).max(least_ms) + caution_ms + self.sites[region].added_ms(), sd_ms)
     }
 
     /// Of a network whose place is unknown only what was measured is known.
@@ -191,7 +191,7 @@ impl Estimator {
         self.find_chain(prefix, room);
         for prefix in &room.chain {
             for cell in self.table(client).cells(*prefix) {
-                out[cell.region.index()] = cell.rtt_ms + self.sites[cell.region.index()].bias_ms();
+                out[cell.region.index()] = cell.rtt_ms + self.sites[cell.region.index()].added_ms();
             }
         }
         out.iter().any(|ms| ms.is_finite())
@@ -308,24 +308,31 @@ impl Estimator {
     }
 
     /// The field at the place, to a degree.
-    pub(super) fn believe_place(&self, coordinates: Coordinates, room: &mut Room) {
+    fn believe_place(&self, coordinates: Coordinates, room: &mut Room) {
+        let mut belief = std::mem::take(&mut room.belief);
+        let known = self.field_at(coordinates, room);
+        belief.mean.clone_from(&known.mean);
+        belief.var.clone_from(&known.var);
+        room.belief = belief;
+    }
+
+    /// The same by itself.
+    pub(super) fn field_at<'r>(&'r self, coordinates: Coordinates, room: &'r mut Room) -> &'r Belief {
         let cell = degree_cell(coordinates);
-        let Room { cells, near, belief, .. } = room;
+        let Room { cells, near, .. } = room;
         let work_out = || {
             let mut fresh = Belief::default();
             self.field.at(Direction::of(centre_of_cell(cell)), near, &mut fresh);
             fresh
         };
-        let known = match self.known_cells.get(&cell) {
+        match self.known_cells.get(&cell) {
             Some(known) => known,
             None => cells.entry(cell).or_insert_with(work_out),
-        };
-        belief.mean.clone_from(&known.mean);
-        belief.var.clone_from(&known.var);
+        }
     }
 
     /// What continent, country and autonomous system add.
-    pub(super) fn believe_groups(&self, place: &Place, asn: Option<u32>, belief: &mut Belief) {
+    fn believe_groups(&self, place: &Place, asn: Option<u32>, belief: &mut Belief) {
         let continent = place.continent.and_then(|continent| self.continents.get(&continent));
         let country = place.country.and_then(|country| self.countries.get(&country));
         let systems =
@@ -338,15 +345,12 @@ impl Estimator {
         }
     }
 
-    /// Leaves in the room what to expect of any network at a place, before its own measurements, the trend left out.
-    pub(super) fn believe_any(&self, coordinates: Coordinates, place: &Place, room: &mut Room) {
-        self.believe_place(coordinates, room);
-        self.believe_groups(place, None, &mut room.belief);
-    }
-
-    /// The error to expect towards one region, once [`Estimator::believe_any`] was asked.
-    pub(super) fn expected_error(&self, region: usize, model_ms: f32, room: &Room) -> f32 {
-        room.belief.mean[region] + self.trend.at(region, model_ms)
+    /// The error to expect of any network at a place towards one region, before its own measurements; `field` is the field there.
+    pub(super) fn expected_error(&self, place: &Place, field: &Belief, region: usize, model_ms: f32) -> f32 {
+        let continent = place.continent.and_then(|continent| self.continents.get(&continent));
+        let country = place.country.and_then(|country| self.countries.get(&country));
+        let groups = continent.into_iter().chain(country).map(|shift| shift.belief.mean[region]);
+        field.mean[region] + groups.sum::<f32>() + self.trend.at(region, model_ms)
     }
 
     fn widen(&self, var: f32, belief: &mut Belief) {

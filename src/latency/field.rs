@@ -1,8 +1,10 @@
 //! The smooth field of errors: what the networks of one part of the world have in common towards each region, read off the places
 //! around that have been measured (kriging). Knows places as points on the globe; values are in units of the prior's spread.
 
+use std::ops::Range;
+
 use super::{
-    belief::{Belief, Kinship, Observed, Workspace, factorize, solve_transposed},
+    belief::{Belief, Kinship, Observed, Workspace},
     estimate::Direction,
     prior::Prior,
 };
@@ -23,10 +25,19 @@ pub struct Site {
 pub struct Field {
     prior: Prior,
     regions: usize,
-    directions: Vec<Direction>, // from south to north
-    error: Vec<f32>,            // region by region, site after site
-    noise_var: Vec<f32>,        // likewise; infinite where the site says nothing
+    directions: Vec<Direction>, // as a tree: see `arrange`
+    error: Vec<Lanes>,          // region by region, some at a time, site after site
+    noise_var: Vec<Lanes>,      // likewise; [`SILENT_VAR`] where the site says nothing
 }
+
+/// So many regions are worked out at a time. Their equations differ in the noise alone, so the processor takes several numbers at once:
+/// a map needs some ten thousand places towards each region.
+const LANES: usize = 4;
+type Lanes = [f64; LANES];
+/// The noise of a site that says nothing: so large that it changes nothing.
+const SILENT_VAR: f64 = 1e12;
+/// A pivot that rounding made 0 or less is lifted to this: two sites say the same.
+const PIVOT_MIN: f64 = 1e-12;
 
 /// So many measured places around tell of a place.
 const NEIGHBOURS: usize = 12;
@@ -42,28 +53,31 @@ impl Field {
             prior: *prior,
             regions,
             directions: Vec::with_capacity(sites.len()),
-            error: Vec::with_capacity(sites.len() * regions),
-            noise_var: Vec::with_capacity(sites.len() * regions),
+            error: Vec::with_capacity(sites.len() * regions.div_ceil(LANES)),
+            noise_var: Vec::with_capacity(sites.len() * regions.div_ceil(LANES)),
         };
         let mut room = Workspace::default();
         let mut order: Vec<&Site> = sites.iter().collect();
-        order.sort_by(|a, b| a.direction.height().total_cmp(&b.direction.height()));
+        arrange(&mut order, 0);
         for site in order {
             let local_var = prior.local_var / site.networks.max(1) as f32;
             let before_var = prior.field_var + local_var;
             let mut belief = Belief::blank(regions, before_var);
             belief.take_in(kinship, &site.observed, &mut room);
             field.directions.push(site.direction);
-            for (mean, var) in belief.mean.iter().zip(&belief.var) {
-                // What an independent observation would have said to lead from the prior to this.
-                let precision = 1.0 / var.max(1e-6) - 1.0 / before_var;
-                if precision < PRECISION_MIN {
-                    field.error.push(0.0);
-                    field.noise_var.push(f32::INFINITY);
-                } else {
-                    field.error.push(mean / var.max(1e-6) / precision);
-                    field.noise_var.push(local_var + 1.0 / precision);
+            for first in (0..regions).step_by(LANES) {
+                let (mut error, mut noise_var) = ([0.0; LANES], [SILENT_VAR; LANES]);
+                for (lane, region) in (first..regions.min(first + LANES)).enumerate() {
+                    let (mean, var) = (belief.mean[region], belief.var[region].max(1e-6));
+                    // What an independent observation would have said to lead from the prior to this.
+                    let precision = 1.0 / var - 1.0 / before_var;
+                    if precision >= PRECISION_MIN {
+                        error[lane] = f64::from(mean / var / precision);
+                        noise_var[lane] = f64::from(local_var + 1.0 / precision);
+                    }
                 }
+                field.error.push(error);
+                field.noise_var.push(noise_var);
             }
         }
         field
@@ -96,41 +110,21 @@ impl Field {
             }
             room.between.push(field_var);
         }
-        for region in 0..self.regions {
-            self.krige(region, room, out);
+        for first in (0..self.regions).step_by(LANES) {
+            let (mean, var) = self.krige(first / LANES, room);
+            let count = LANES.min(self.regions - first);
+            for lane in 0..count {
+                out.mean[first + lane] = mean[lane] as f32;
+                out.var[first + lane] = var[lane] as f32;
+            }
         }
     }
 
-    /// The nearest sites, nearest first. Looks north and south of the place alternately, and no farther than the last of the near
-    /// ones: a site is at least as far as its latitude.
+    /// The nearest sites, nearest first.
     fn find_neighbours(&self, direction: Direction, room: &mut FieldRoom) {
-        let height = direction.height();
         let near = &mut room.near;
         near.clear();
-        let middle = self.directions.partition_point(|other| other.height() < height);
-        let (mut north, mut south) = (middle, middle);
-        loop {
-            let gap = |site: Option<usize>| {
-                site.and_then(|site| self.directions.get(site))
-                    .map_or(f64::INFINITY, |other| (other.height() - height).powi(2))
-            };
-            let (to_north, to_south) = (gap(Some(north)), gap(south.checked_sub(1)));
-            let reach = if near.len() == NEIGHBOURS { near[NEIGHBOURS - 1].0 } else { f64::INFINITY };
-            if to_north.min(to_south) >= reach {
-                break;
-            }
-            let index = if to_north <= to_south { north } else { south - 1 };
-            if to_north <= to_south {
-                north += 1;
-            } else {
-                south -= 1;
-            }
-            let nearness = direction.chord_squared(self.directions[index]);
-            if nearness < reach {
-                near.truncate(NEIGHBOURS - 1);
-                near.insert(near.partition_point(|(other, _)| *other <= nearness), (nearness, index));
-            }
-        }
+        self.search(0..self.directions.len(), 0, direction, near);
         for (nearness, index) in near.iter_mut() {
             *nearness = direction.chord_km(self.directions[*index]);
         }
@@ -138,35 +132,103 @@ impl Field {
         near.retain(|(km, _)| *km <= reach_km);
     }
 
-    fn krige(&self, region: usize, room: &mut FieldRoom, out: &mut Belief) {
-        room.used.clear();
-        let tells = |near: usize| self.noise_var[room.near[near].1 * self.regions + region].is_finite();
-        room.used.extend((0..room.near.len()).filter(|near| tells(*near)));
-        let n = room.used.len();
-        if n == 0 {
+    /// Looks through a part of the tree that is split along this axis: on the side of the place first, and on the other only if
+    /// something there can be nearer than what is known.
+    fn search(&self, part: Range<usize>, axis: usize, direction: Direction, near: &mut Vec<(f64, usize)>) {
+        if part.len() <= LEAF {
+            part.for_each(|site| self.consider(site, direction, near));
             return;
         }
-        room.factor.clear();
-        room.factor.resize(n * n, 0.0);
-        room.values.clear();
-        room.cross.clear();
-        for (i, a) in room.used.iter().enumerate() {
-            for (j, b) in room.used[..=i].iter().enumerate() {
-                room.factor[j * n + i] = room.between[a * (a + 1) / 2 + b];
-            }
-            let slot = room.near[*a].1 * self.regions + region;
-            room.factor[i * n + i] += f64::from(self.noise_var[slot]);
-            room.values.push(f64::from(self.error[slot]));
-            room.cross.push(room.towards[*a]);
+        let middle = part.start + part.len() / 2;
+        let gap = direction.along(axis) - self.directions[middle].along(axis);
+        let (below, above) = (part.start..middle, middle + 1..part.end);
+        let (first, second) = if gap < 0.0 { (below, above) } else { (above, below) };
+        self.search(first, (axis + 1) % 3, direction, near);
+        self.consider(middle, direction, near);
+        if gap * gap < reach(near) {
+            self.search(second, (axis + 1) % 3, direction, near);
         }
-        factorize(&mut room.factor, n);
-        solve_transposed(&room.factor, n, &mut room.values);
-        solve_transposed(&room.factor, n, &mut room.cross);
-        let mean: f64 = room.values.iter().zip(&room.cross).map(|(a, b)| a * b).sum();
-        let gained: f64 = room.cross.iter().map(|a| a * a).sum();
-        out.mean[region] = mean as f32;
-        out.var[region] = (f64::from(self.prior.field_var) - gained).max(0.0) as f32;
     }
+
+    fn consider(&self, site: usize, direction: Direction, near: &mut Vec<(f64, usize)>) {
+        let nearness = direction.chord_squared(self.directions[site]);
+        if nearness < reach(near) {
+            near.truncate(NEIGHBOURS - 1);
+            near.insert(near.partition_point(|(other, _)| *other <= nearness), (nearness, site));
+        }
+    }
+
+    /// Mean and variance towards some regions at once: `k' (K + N)^-1 z` and what is left of the prior's, by the Cholesky factor of
+    /// `K + N`, whose rows are used up as they are made.
+    fn krige(&self, group: usize, room: &mut FieldRoom) -> (Lanes, Lanes) {
+        let n = room.near.len();
+        let groups = self.regions.div_ceil(LANES);
+        let FieldRoom { near, between, towards, factor, values, cross, .. } = room;
+        factor.clear();
+        factor.resize(n * n, [0.0; LANES]);
+        values.clear();
+        cross.clear();
+        for (i, (_, site)) in near.iter().enumerate() {
+            for j in 0..=i {
+                factor[j * n + i] = [between[i * (i + 1) / 2 + j]; LANES];
+            }
+            let slot = site * groups + group;
+            factor[i * n + i] = std::array::from_fn(|lane| factor[i * n + i][lane] + self.noise_var[slot][lane]);
+            values.push(self.error[slot]);
+            cross.push([towards[i]; LANES]);
+        }
+        let (mut mean, mut var) = ([0.0; LANES], [f64::from(self.prior.field_var); LANES]);
+        for k in 0..n {
+            let (done, below) = factor.split_at_mut((k + 1) * n);
+            let row = &mut done[k * n + k..];
+            let inverse = row[0].map(|pivot| 1.0 / pivot.max(PIVOT_MIN).sqrt());
+            row[1..].iter_mut().for_each(|value| *value = times(*value, inverse));
+            for (i, lower) in below.chunks_exact_mut(n).enumerate() {
+                let factor = row[i + 1];
+                for (value, above) in lower[k + 1 + i..].iter_mut().zip(&row[i + 1..]) {
+                    *value = less(*value, times(factor, *above));
+                }
+            }
+            let (error, likeness) = (times(values[k], inverse), times(cross[k], inverse));
+            for ((value, towards), above) in values[k + 1..].iter_mut().zip(&mut cross[k + 1..]).zip(&row[1..]) {
+                *value = less(*value, times(error, *above));
+                *towards = less(*towards, times(likeness, *above));
+            }
+            mean = less(mean, times(error, likeness.map(|value| -value)));
+            var = less(var, times(likeness, likeness));
+        }
+        (mean, var.map(|var| var.max(0.0)))
+    }
+}
+
+#[inline(always)]
+fn times(a: Lanes, b: Lanes) -> Lanes {
+    std::array::from_fn(|lane| a[lane] * b[lane])
+}
+
+#[inline(always)]
+fn less(a: Lanes, b: Lanes) -> Lanes {
+    std::array::from_fn(|lane| a[lane] - b[lane])
+}
+
+/// A part of the tree of so many sites is not split any more.
+const LEAF: usize = 8;
+
+/// Orders sites as a tree: the one in the middle splits the others along an axis, and so do those in the middle of either half along the
+/// next one (Bentley, "Multidimensional Binary Search Trees Used for Associative Searching", Communications of the ACM 1975).
+fn arrange(sites: &mut [&Site], axis: usize) {
+    if sites.len() <= LEAF {
+        return;
+    }
+    let along = |site: &&Site| site.direction.along(axis);
+    let (below, _, above) = sites.select_nth_unstable_by(sites.len() / 2, |a, b| along(a).total_cmp(&along(b)));
+    arrange(below, (axis + 1) % 3);
+    arrange(above, (axis + 1) % 3);
+}
+
+/// Whatever is farther than this is none of the nearest sites.
+fn reach(near: &[(f64, usize)]) -> f64 {
+    if near.len() == NEIGHBOURS { near[NEIGHBOURS - 1].0 } else { f64::INFINITY }
 }
 
 /// Below this an observation says nothing worth its time.
@@ -178,10 +240,9 @@ pub struct FieldRoom {
     near: Vec<(f64, usize)>, // nearest first: distance in km, site
     between: Vec<f64>,       // covariances of the near ones, lower half row by row
     towards: Vec<f64>,
-    used: Vec<usize>,
-    factor: Vec<f64>,
-    values: Vec<f64>,
-    cross: Vec<f64>,
+    factor: Vec<Lanes>,
+    values: Vec<Lanes>,
+    cross: Vec<Lanes>,
 }
 
 #[cfg(test)]
@@ -238,6 +299,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_nearest_sites_are_found_wherever_they_are(
+            places in prop::collection::vec((-90.0f32..90.0, -180.0f32..180.0), 0..300),
+            latitude in -90.0f32..90.0, longitude in -180.0f32..180.0,
+        ) {
+            let sites: Vec<Site> = places.iter().map(|(lat, lon)| site(at(*lat, *lon), 1, &[])).collect();
+            let (here, mut room) = (Direction::of(at(latitude, longitude)), FieldRoom::default());
+            Field::new(&PRIOR, &kinship(), &sites).find_neighbours(here, &mut room);
+            let mut all: Vec<f64> = sites.iter().map(|site| here.chord_km(site.direction)).collect();
+            all.sort_by(f64::total_cmp);
+            let expected: Vec<f64> = all.into_iter().take(NEIGHBOURS).filter(|km| *km <= REACH * PRIOR.field_km).collect();
+            prop_assert_eq!(room.near.iter().map(|(km, _)| *km).collect::<Vec<_>>(), expected);
+        }
+
         #[test]
         fn the_field_stays_within_what_was_observed(
             places in prop::collection::vec((-60.0f32..60.0, -170.0f32..170.0, -3.0f32..3.0), 1..40),

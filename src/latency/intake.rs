@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::model::RegionId,
-    geo::{Continent, CountryCode, Place, country, special::embedded_v4},
+    geo::{Continent, Coordinates, CountryCode, Place, country, special::embedded_v4},
 };
 
 /// What the intake asks about where networks are.
@@ -244,7 +244,8 @@ impl Intake<'_> {
                 countries.entry(code).or_default().add_row(self, estimator, row, &places, &mut room);
             }
         }
-        self.each_residual(estimator, &mut room, |told, cell, residual, var| {
+        let countries_told = |told: &Told| told.place.country.is_some();
+        self.each_residual(estimator, countries_told, &mut room, |told, cell, residual, var| {
             if let Some(country) = told.place.country {
                 countries.entry(country).or_default().add(cell.region, residual, var, cell.samples, cell.age_s);
             }
@@ -256,7 +257,8 @@ impl Intake<'_> {
                 systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, &mut room);
             }
         }
-        self.each_residual(estimator, &mut room, |told, cell, residual, var| {
+        let systems_told = |told: &Told| told.asn.is_some();
+        self.each_residual(estimator, systems_told, &mut room, |told, cell, residual, var| {
             if let Some(asn) = told.asn {
                 let group = systems.entry((asn, told.place.country)).or_default();
                 group.add(cell.region, residual, var, cell.samples, cell.age_s);
@@ -267,40 +269,48 @@ impl Intake<'_> {
         estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect::<HashSet<_>>();
     }
 
-    /// What each measurement of a network that speaks for others shows beyond what the estimator knows of its place and country.
-    fn each_residual(&self, estimator: &Estimator, room: &mut Room, mut each: impl FnMut(&Told, &Cell, f32, f32)) {
+    /// What each measurement of a network that speaks for others, and is one of those that are wanted, shows beyond what the estimator
+    /// knows of its place and country.
+    fn each_residual(
+        &self,
+        estimator: &Estimator,
+        is_wanted: impl Fn(&Told) -> bool,
+        room: &mut Room,
+        mut each: impl FnMut(&Told, &Cell, f32, f32),
+    ) {
         let mut start = 0;
         for told in &self.told {
             let cells = &self.cells[start..told.cells_end];
             start = told.cells_end;
-            if told.is_alone {
+            let Some(coordinates) = told.place.coordinates.filter(|_| !told.is_alone && is_wanted(told)) else {
                 continue;
-            }
-            let Some(coordinates) = told.place.coordinates else { continue };
-            estimator.believe_any(coordinates, &told.place, room);
-            let direction = Direction::of(coordinates);
+            };
+            let field = estimator.field_at(coordinates, room);
             for cell in cells {
-                let (residual, noise_var) = self.residual(estimator, cell.region, cell.rtt_ms, direction, room);
+                let (residual, noise_var) =
+                    self.residual(estimator, cell.region, cell.rtt_ms, &told.place, coordinates, field);
                 each(told, cell, residual, self.prior.local_var + noise_var / cell.weight.max(1e-6));
             }
         }
     }
 
-    /// How far a round trip is off what the estimator's room expects of the place, and the variance of a single measurement.
+    /// How far a round trip is off what the estimator expects of the place, and the variance of a single measurement.
     fn residual(
         &self,
         estimator: &Estimator,
         region: RegionId,
         rtt_ms: f32,
-        direction: Direction,
-        room: &Room,
+        place: &Place,
+        coordinates: Coordinates,
+        field: &Belief,
     ) -> (f32, f32) {
         let region = region.index();
-        let model_ms = model::rtt_ms(direction.distance_km(self.sites[region].direction()));
+        let distance_km = Direction::of(coordinates).distance_km(self.sites[region].direction());
+        let model_ms = model::rtt_ms(distance_km);
         let spread_ms = self.prior.spread_ms(model_ms);
         let error = ((rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
         let noise_var = self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms);
-        (error - estimator.expected_error(region, model_ms, room), noise_var)
+        (error - estimator.expected_error(place, field, region, model_ms), noise_var)
     }
 
     /// What each group has by itself: what was observed, shrunk by the variance that groups have among each other.
@@ -445,8 +455,8 @@ impl Group {
     fn add_row(&mut self, intake: &Intake, estimator: &Estimator, row: &Row, places: &[Place], room: &mut Room) {
         let residuals = places.iter().filter_map(|place| {
             let coordinates = place.coordinates?;
-            estimator.believe_any(coordinates, place, room);
-            Some(intake.residual(estimator, row.region, row.rtt_ms, Direction::of(coordinates), room))
+            let field = estimator.field_at(coordinates, room);
+            Some(intake.residual(estimator, row.region, row.rtt_ms, place, coordinates, field))
         });
         let (sum, noise, n) =
             residuals.fold((0.0, 0.0, 0.0), |(sum, noise, n), (r, v)| (sum + r, noise + v, n + 1.0f32));

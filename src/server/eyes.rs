@@ -22,7 +22,7 @@ use crate::{
 
 /// How often it is looked whether something new was measured.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Samples fade though nothing is measured: so often they are counted anew, in seconds.
+/// Networks are forgotten though nothing is measured: so often it is looked for them, in seconds.
 const COUNT_ANEW_S: u64 = 600;
 /// Ages of measurements go by steps of so many seconds.
 const AGE_STEP_S: u64 = 3600;

@@ -2,10 +2,10 @@
 //! the state directory outlives the process. What a round trip means is `latency::learn`'s to know.
 
 mod learner;
+mod told;
 
 use std::{
     io,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,14 +24,12 @@ use super::{
     world::unix_s,
 };
 use crate::{
-    admin::latency::{LearningStatus, MeasuredNetwork, Measurements},
     config::model::Config,
     geo::Network,
     latency::{
-        learn::{Asks, Cell, Measured, Outcome, Remembered, Silence, Store, Taken, asks::SAMPLES_WANTED, network_of},
+        learn::{Asks, Cell, Measured, Outcome, Remembered, Silence, Store, Taken, asks::SAMPLES_WANTED},
         measurement::{self, Row},
     },
-    telemetry::metrics::Families,
 };
 
 /// The file's name in the state directory.
@@ -51,9 +49,6 @@ const PAUSE_PER_WRITING: u32 = 300;
 
 /// How often what is too old is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
-
-/// Networks that the admin interface lists, the heaviest first.
-const LISTED_MAX: usize = 1000;
 
 /// What the threads share.
 pub struct Learning {
@@ -241,70 +236,6 @@ impl Learning {
         count.fetch_add(1, Relaxed);
     }
 
-    /// What the status shows; `None`: it does not learn.
-    pub fn status(&self, now_s: u64) -> Option<LearningStatus> {
-        let terms = **self.terms.load();
-        let control = self.control();
-        let region = control.region.clone().filter(|_| terms.is_on)?;
-        let Outcome { asked, came, gained } = self.outcome();
-        Some(LearningStatus {
-            region,
-            networks: control.store.measured(now_s).count() as u64,
-            samples: self.counts.samples.load(Relaxed),
-            jumps: control.store.jumps(),
-            prospect: terms.prospect,
-            asked,
-            came,
-            gained,
-        })
-    }
-
-    /// What was measured of the network of `client`, or of the heaviest ones.
-    pub fn measurements(&self, client: Option<IpAddr>, now_s: u64) -> Measurements {
-        let control = self.control();
-        let region = control.region.clone().filter(|_| self.terms.load().is_on);
-        let mut known: Vec<Measured> = match (&region, client) {
-            (None, _) => Vec::new(),
-            (_, Some(client)) => network_of(client.to_canonical())
-                .and_then(|network| control.store.of(network, now_s))
-                .into_iter()
-                .collect(),
-            (_, None) => control.store.measured(now_s).collect(),
-        };
-        drop(control);
-        sort_by_weight(&mut known);
-        known.truncate(LISTED_MAX);
-        let networks = known.iter().map(|known| MeasuredNetwork {
-            network: known.network.to_string(),
-            rtt_ms: (f64::from(known.rtt_ms) * 1e3).round() / 1e3,
-            samples: known.samples,
-            newest: known.newest_s,
-            sends_client_subnets: known.sends_subnets,
-        });
-        Measurements { region, networks: networks.collect() }
-    }
-
-    /// What there is to measure of it.
-    pub fn metrics(&self, families: &mut Families) {
-        let counts = &self.counts;
-        let value = |count: &AtomicU64| count.load(Relaxed) as f64;
-        let control = self.control();
-        let help = "Round trips of clients by TCP that were taken in.";
-        families.counter("latency_samples", help).value(value(&counts.samples));
-        families
-            .counter("latency_samples_discarded", "Connections of clients by TCP that told no round trip.")
-            .sample([("reason", "retransmitted")], value(&counts.retransmitted))
-            .sample([("reason", "unmeasured")], value(&counts.unmeasured))
-            .sample([("reason", "overflow")], value(&counts.lost));
-        families.gauge("latency_networks", "Networks whose round trip is known.").value(control.store.len() as f64);
-        let help = "Paths whose round trip became another one.";
-        families.counter("latency_jumps", help).value(control.store.jumps() as f64);
-        let Outcome { asked, came, gained } = self.outcome();
-        families.counter("prospects_asked", "Networks asked by TC to come by TCP.").value(asked as f64);
-        families.counter("prospects_came", "Networks that came by TCP when asked.").value(came as f64);
-        families.counter("prospects_gained", "Networks measured since they came when asked.").value(gained as f64);
-    }
-
     fn outcome(&self) -> Outcome {
         self.asks.get().map(Asks::outcome).unwrap_or_default()
     }
@@ -407,137 +338,4 @@ pub async fn keep(live: Arc<Live>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        net::{TcpListener, TcpStream},
-        os::fd::AsFd,
-        path::Path,
-    };
-
-    use super::*;
-    use crate::config::{self, Source, model::RegionId};
-
-    /// A server that stands in `region`, of regions in this order; it learns if there is any.
-    fn config(regions: [&str; 2], region: &str, prospect: f64) -> Config {
-        let region_toml =
-            |(n, name): (usize, &str)| format!("[regions.{name}]\nlocation = \"FRA\"\nendpoints = [\"192.0.2.{n}\"]\n");
-        let regions: String = regions.into_iter().enumerate().map(region_toml).collect();
-        let learn = !region.is_empty();
-        let text = format!(
-            "[server]\nregion = \"{region}\"\n[latency]\nlearn = {learn}\nprospect = {prospect}\n{regions}\
-             [zones.\"x.example\"]\nnameservers = [\"ns1.example.net.\"]\n"
-        );
-        let source = Source { name: "isochrone.toml".into(), text };
-        config::parse(Arc::new(source), Path::new("")).unwrap_or_else(|report| panic!("{report}"))
-    }
-
-    fn now_s() -> u64 {
-        unix_s(SystemTime::now())
-    }
-
-    /// A server that has measured 192.0.2.0/24 five times.
-    fn learned(config: &Config, state: &StateDir) -> Learning {
-        let learning = Learning::default();
-        learning.adopt(config, state);
-        for sample_us in [21_000, 20_000, 22_000, 21_000, 21_000] {
-            let network = "192.0.2.0/24".parse().unwrap();
-            learning.reports.try_send(Report::RoundTrip { network, sample_us }).unwrap();
-        }
-        learning.take_in(now_s());
-        learning
-    }
-
-    fn known(learning: &Learning, config: &Config) -> Vec<(String, RegionId, f32, u32)> {
-        let cells = learning.cells(config, now_s());
-        cells.iter().map(|cell| (cell.network.to_string(), cell.region, cell.rtt_ms, cell.samples)).collect()
-    }
-
-    #[test]
-    fn cells_are_of_the_region_whatever_its_number_and_of_no_other() {
-        let eu = config(["us", "eu"], "eu", 0.0);
-        let learning = learned(&eu, &StateDir::default());
-        let cell = |region| [("192.0.2.0/24".to_string(), RegionId(region), 20.0, 5)];
-        assert_eq!(known(&learning, &eu), cell(1));
-        assert_eq!(known(&learning, &config(["eu", "us"], "eu", 0.0)), cell(0));
-        assert_eq!(known(&learning, &config(["us", "eu"], "us", 0.0)), []);
-        assert_eq!(known(&learning, &config(["us", "eu"], "", 0.0)), []);
-    }
-
-    #[test]
-    fn what_was_learned_is_read_by_the_next_process_unless_it_stands_elsewhere() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(Some(folder.path())).unwrap();
-        let eu = config(["us", "eu"], "eu", 0.0);
-        let before = learned(&eu, &state);
-        assert!(before.is_write_due());
-        before.write(&state);
-        assert!(!before.is_write_due());
-        let after = Learning::default();
-        after.adopt(&eu, &state);
-        assert_eq!(known(&after, &eu), known(&before, &eu));
-        assert!(!after.is_write_due());
-        let elsewhere = Learning::default();
-        let us = config(["us", "eu"], "us", 0.0);
-        elsewhere.adopt(&us, &state);
-        assert_eq!(known(&elsewhere, &us), []);
-    }
-
-    #[test]
-    fn a_server_that_does_not_learn_neither_reads_nor_writes() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(Some(folder.path())).unwrap();
-        std::fs::write(folder.path().join(FILE), "damaged").unwrap();
-        let learning = Learning::default();
-        learning.adopt(&config(["us", "eu"], "", 0.0), &state);
-        learning.write(&state);
-        assert_eq!(std::fs::read_to_string(folder.path().join(FILE)).unwrap(), "damaged");
-        assert_eq!(learning.status(now_s()), None);
-        assert_eq!(learning.measurements(None, now_s()).region, None);
-    }
-
-    #[test]
-    fn a_reload_to_another_region_forgets_and_one_without_learning_only_hides() {
-        let [eu, us, off] = ["eu", "us", ""].map(|region| config(["us", "eu"], region, 0.0));
-        let learning = learned(&eu, &StateDir::default());
-        learning.adopt(&off, &StateDir::default());
-        assert_eq!((known(&learning, &off), learning.status(now_s())), (vec![], None));
-        learning.adopt(&eu, &StateDir::default());
-        assert_eq!(known(&learning, &eu).len(), 1);
-        learning.adopt(&us, &StateDir::default());
-        assert_eq!((known(&learning, &us), learning.status(now_s()).unwrap().networks), (vec![], 0));
-    }
-
-    #[test]
-    fn a_thread_asks_each_network_once_and_reports_what_it_measures() {
-        let eu = config(["us", "eu"], "eu", 1.0);
-        let learning = Arc::new(learned(&eu, &StateDir::default()));
-        let mut learner = Learner::new(learning.clone());
-        let [measured, new, here] = ["192.0.2.9", "198.51.100.9", "127.0.0.1"].map(|text| text.parse().unwrap());
-        for client in [measured, new, here] {
-            assert!(learner.is_on() && learner.is_drawn());
-            assert_eq!(learner.claim(client, now_s()), client == new, "{client}");
-            learner.drawn(client, now_s(), client == new, false);
-        }
-        assert!(!learner.claim(new, now_s()));
-        learner.came_by_tcp(new, now_s(), true);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        learner.connection_ends((new, 4711).into(), server.as_fd());
-        learning.take_in(now_s());
-        let of_new = learning.measurements(Some(new), now_s()).networks;
-        assert_eq!((of_new.len(), of_new[0].samples, of_new[0].sends_client_subnets), (1, 1, true));
-        let status = learning.status(now_s()).unwrap();
-        assert_eq!((status.asked, status.came, status.gained, status.networks), (1, 1, 1, 2));
-    }
-
-    #[test]
-    fn a_thread_takes_up_what_a_reload_says() {
-        let learning = Arc::new(Learning::default());
-        let mut learner = Learner::new(learning.clone());
-        assert!(!learner.is_on() && !learner.is_drawn());
-        learning.adopt(&config(["us", "eu"], "eu", 1.0), &StateDir::default());
-        learner.adopt();
-        assert!(learner.is_on() && learner.is_drawn());
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ use super::{
     learning::{Learner, Learning},
     overrides::Overrides,
     parallel::for_each,
+    rises::Rises,
     state::StateDir,
     traffic::Origins,
     world::{Published, World, target_health, unix_s},
@@ -74,6 +75,8 @@ pub struct Live {
     pub learning: Arc<Learning>,
     /// This server's place among others.
     pub cluster: Arc<Cluster>,
+    /// Regions that are harder to reach than usual.
+    pub rises: Rises,
     /// Counts changes of what operators decided.
     decided: watch::Sender<u64>,
     /// Held while overrides are written.
@@ -185,6 +188,7 @@ impl Live {
             state,
             learning: Arc::new(learning),
             cluster,
+            rises: Rises::default(),
             decided: watch::Sender::new(0),
             keeping: Mutex::new(()),
             origins: Mutex::default(),
@@ -511,7 +515,7 @@ impl Respond for Answerer {
         let arrival = Arrival { client: client.ip().to_canonical(), transport, now_s: self.now_s };
         let is_watched = match transport {
             TransportKind::Udp => self.learner.is_drawn(),
-            TransportKind::Tcp | TransportKind::Dot => self.learner.is_on(),
+            TransportKind::Tcp | TransportKind::Dot | TransportKind::Doh => self.learner.is_on(),
             _ => false,
         };
         if is_watched {

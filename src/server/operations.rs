@@ -19,6 +19,7 @@ use super::{
     estimates,
     live::{Live, Undecided},
     overrides::{self, Decision, Override, Overrides, Target as Overridden},
+    rises,
     world::{World, unix_s},
 };
 use crate::{
@@ -81,6 +82,7 @@ impl Operations for Running {
         }
         exposition::server_metrics(&self.live, &view, &mut families);
         estimates::metrics(&view.world, &mut families);
+        rises::metrics(&self.live, &view.world, &mut families);
         self.live.learning.metrics(&mut families);
         metrics::expose(&self.live.registry.totals(), families)
     }
@@ -407,6 +409,7 @@ impl View {
             forced: forced.map(|o| o.state.as_str().into()),
             forced_reason: forced.map(|o| o.reason.clone()),
             forced_until: forced.and_then(|o| o.until),
+            penalty_ms: self.world.estimator.sites()[id.index()].penalty_ms(),
             endpoints: self.endpoints(id),
         }
     }

@@ -1,4 +1,5 @@
-//! Takes what was learnt up into the maps, in the background and now and then: the world stays, its maps follow.
+//! Takes what was learnt, and regions that are harder to reach than usual, up into the maps, in the background and now and then: the
+//! world stays, its maps follow.
 
 use std::{future::pending, sync::Arc, time::Instant};
 
@@ -30,20 +31,23 @@ impl Rebuilder {
         Rebuilder { at: Some(Instant::now()), ..Rebuilder::default() }
     }
 
-    /// Begins to make the maps anew if something was learnt since, none are being made, and the last time is long enough ago.
+    /// Begins to make the maps anew if something was learnt since, or a region is reached otherwise than they say, none are being made,
+    /// and the last time is long enough ago.
     pub fn begin_if_due(&mut self, live: &Arc<Live>) {
         let before = live.world();
         let latency = &before.config.latency;
         let is_rested = self.at.is_none_or(|at| at.elapsed() >= latency.rebuild_interval);
         let is_learning = latency.learning.is_on || before.config.cluster.is_some();
         let seen = eyes::generation(live);
-        if !is_learning || !is_rested || seen == self.seen || self.under_way.is_some() {
+        let penalties_ms = live.rises.penalties(&before.config);
+        let is_due = is_learning && seen != self.seen || penalties_ms != before.penalties_ms();
+        if !is_due || !is_rested || self.under_way.is_some() {
             return;
         }
         let (live, world) = (live.clone(), before.clone());
         let work = tokio::task::spawn_blocking(move || {
             let learnt = eyes::rows(&live, &world.config);
-            at_leisure(|| world.with_measurements(learnt))
+            at_leisure(|| world.with_measurements(learnt, &penalties_ms))
         });
         self.under_way = Some(UnderWay { before, seen, work });
     }

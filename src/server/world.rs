@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     answer::explain::{self, Circumstances, Explanation},
-    config::{self, AdminToken, Config, Problem, Report, cookie_secrets, model::RegionId},
+    config::{
+        self, AdminToken, Config, Problem, Report, cookie_secrets,
+        model::{Region, RegionId},
+    },
     geo::{AsnTable, GeoError, Locations},
     health::{self, Endpoint, Targets},
     latency::{
@@ -86,6 +89,8 @@ pub struct Past<'p> {
     pub before: Option<&'p World>,
     /// What this server has measured itself, and in a cluster the others.
     pub learnt: Vec<Row>,
+    /// What connecting to the regions takes longer than usual, in milliseconds and in their order; empty: nothing.
+    pub penalties_ms: Vec<f32>,
 }
 
 impl World {
@@ -124,7 +129,9 @@ impl World {
         measured.rows.extend(past.learnt);
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
-        let (estimator, quality) = estimator(&config, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
+        let sites = sites(&config, &past.penalties_ms);
+        let (estimator, quality) =
+            estimator(&config, &sites, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
         let before = Before::new(past.before, &config, &specs);
         let sources = Sources {
             locations: &locations,
@@ -168,11 +175,11 @@ impl World {
     }
 
     /// The same world with maps that follow what is measured now: files of measurements are read again, and what was learnt is taken
-    /// in. Nothing else is read that could have changed meanwhile but the location data.
+    /// in, penalties of the regions among it. Nothing else is read that could have changed meanwhile but the location data.
     ///
     /// # Errors
     /// All that is wrong with the measurements and the databases.
-    pub fn with_measurements(&self, learnt: Vec<Row>) -> Result<World, Report> {
+    pub fn with_measurements(&self, learnt: Vec<Row>, penalties_ms: &[f32]) -> Result<World, Report> {
         let begun = Instant::now();
         let config = self.config.clone();
         let mut measured = measured::read(&config, SystemTime::now()).map_err(Report::new)?;
@@ -180,7 +187,8 @@ impl World {
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let asns = self.asns.as_deref();
         let _held = (self.locations.hold().map_err(told)?, asns.map(AsnTable::hold).transpose().map_err(told)?);
-        let (estimator, quality) = estimator(&config, &self.locations, asns, &measured.rows).map_err(told)?;
+        let sites = sites(&config, penalties_ms);
+        let (estimator, quality) = estimator(&config, &sites, &self.locations, asns, &measured.rows).map_err(told)?;
         let before = Before::new(Some(self), &config, &self.specs);
         let sources = Sources {
             locations: &self.locations,
@@ -214,6 +222,11 @@ impl World {
             build_time: begun.elapsed(),
             specs: self.specs.clone(),
         })
+    }
+
+    /// What the maps add to the estimates of the regions, since they are harder to reach than usual, in milliseconds.
+    pub fn penalties_ms(&self) -> Vec<f32> {
+        self.estimator.sites().iter().map(RegionSite::penalty_ms).collect()
     }
 
     /// `2 regions, 1 zone, 1 route`.
@@ -347,17 +360,23 @@ impl Parts {
     }
 }
 
+/// The regions of a configuration as the estimates see them.
+fn sites(config: &Config, penalties_ms: &[f32]) -> Vec<RegionSite> {
+    let penalties_ms = penalties_ms.iter().copied().chain(std::iter::repeat(0.0));
+    let site = |(region, ms): (&Region, f32)| RegionSite::new(region.coordinates, region.bias_ms).penalised(ms);
+    config.regions.iter().zip(penalties_ms).map(site).collect()
+}
+
 /// Fits the estimator for a configuration's regions, and judges it.
 fn estimator(
     config: &Config,
+    sites: &[RegionSite],
     locations: &Locations,
     asns: Option<&AsnTable>,
     rows: &[Row],
 ) -> Result<(Estimator, Option<Evaluation>), GeoError> {
-    let sites: Vec<RegionSite> =
-        config.regions.iter().map(|region| RegionSite::new(region.coordinates, region.bias_ms)).collect();
     let atlas = GeoAtlas::new(locations, asns, rows)?;
-    Ok((intake::learn(&Prior::FITTED, &sites, rows, &atlas), estimates::judge(config, rows, &atlas)))
+    Ok((intake::learn(&Prior::FITTED, sites, rows, &atlas), estimates::judge(config, rows, &atlas)))
 }
 
 /// What was measured and has less effect than its author may think.

@@ -10,7 +10,7 @@ use std::{
     future::{poll_fn, ready},
     io,
     net::SocketAddr,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -151,6 +151,13 @@ impl<R> Seat<R> {
     }
 }
 
+impl<R: Respond> Seat<R> {
+    /// A connection on which something was asked is about to be closed.
+    pub(super) fn connection_ends(&self, socket: BorrowedFd<'_>) {
+        self.shared.borrow_mut().worker.respond.connection_ends(self.client, socket);
+    }
+}
+
 impl<R> Drop for Seat<R> {
     fn drop(&mut self) {
         let mut shared = self.shared.borrow_mut();
@@ -163,8 +170,7 @@ impl<R> Drop for Seat<R> {
 impl<S: Stream, R: Respond> Drop for Connection<S, R> {
     fn drop(&mut self) {
         if self.has_asked {
-            let respond = &mut self.seat.shared.borrow_mut().worker.respond;
-            respond.connection_ends(self.seat.client, self.stream.socket().as_fd());
+            self.seat.connection_ends(self.stream.socket().as_fd());
         }
     }
 }

@@ -2,7 +2,17 @@
 //! for a client that is slow: heads, bodies, connections and idle time are bounded as over TCP.
 
 use std::{
-    cell::Cell, convert::Infallible, future::Future, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
+    cell::Cell,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use data_encoding::BASE64URL_NOPAD;
@@ -18,10 +28,12 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::yield_now,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{
     Respond,
@@ -58,13 +70,17 @@ struct Session<R> {
     used: Cell<Instant>,
     /// Requests that have come and not been answered.
     open: Cell<usize>,
+    /// Something was asked that has a reply.
+    has_asked: Cell<bool>,
 }
 
 /// Serves one connection from its first byte to its end.
 pub(super) async fn serve<R: Respond + 'static>(stream: TcpStream, config: Arc<ServerConfig>, seat: Seat<R>) {
     let Some(stream) = handshake(stream, config, &seat).await else { return };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    let session = Rc::new(Session { used: Cell::new(Instant::now()), open: Cell::new(0), seat });
+    let session =
+        Rc::new(Session { used: Cell::new(Instant::now()), open: Cell::new(0), has_asked: Cell::new(false), seat });
+    let stream = Told { stream, session: session.clone() };
     let for_requests = session.clone();
     let service = service_fn(move |request| {
         let session = for_requests.clone();
@@ -154,6 +170,7 @@ impl<R: Respond> Session<R> {
     fn answer(&self, question: &[u8], client: SocketAddr) -> Reply {
         let mut shared = self.seat.shared.borrow_mut();
         let Some(reply) = shared.answer(question, client) else { return Refusal::Unreadable.into() };
+        self.has_asked.set(true);
         // An answer may be for this client's network alone, which caches that others share do not know.
         let freshness = match fresh_s(reply) {
             Some(seconds) => format!("private, max-age={seconds}"),
@@ -164,6 +181,52 @@ impl<R: Respond> Session<R> {
         let freshness = HeaderValue::from_str(&freshness).expect("words, digits and an equals sign");
         reply.headers_mut().insert(CACHE_CONTROL, freshness);
         reply
+    }
+}
+
+/// A connection whose end is told, however it ends, while its socket is still open.
+struct Told<R: Respond> {
+    stream: TlsStream<TcpStream>,
+    session: Rc<Session<R>>,
+}
+
+impl<R: Respond> Drop for Told<R> {
+    fn drop(&mut self) {
+        if self.session.has_asked.get() {
+            self.session.seat.connection_ends(self.stream.get_ref().0.as_fd());
+        }
+    }
+}
+
+impl<R: Respond> AsyncRead for Told<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<R: Respond> AsyncWrite for Told<R> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

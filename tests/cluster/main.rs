@@ -137,7 +137,7 @@ fn what_is_no_message_or_too_new_is_told_and_harms_nobody() {
     for (node, payload) in [
         ("evil", &b"\x28\xb5\x2f\xfd\xff\xff"[..]),
         ("late", br#"{"v":99,"needs":98,"say":{}}"#),
-        ("next", br#"{"v":3,"needs":1,"say":{"beat":{"run":5,"seq":0,"beat":1,"mood":"good"},"song":true}}"#),
+        ("next", br#"{"v":4,"needs":1,"say":{"beat":{"run":5,"seq":0,"beat":1,"mood":"good"},"song":true}}"#),
     ] {
         publish(nats.clients, &format!("isochrone.{node}.health"), payload);
     }

@@ -181,6 +181,7 @@ impl Context<'_> {
             skip_bad_measurements: spec.skip_bad_measurements,
             hysteresis_ms: spec.hysteresis_ms,
             rebuild_interval: spec.rebuild_interval,
+            rise_max_ms: spec.rise_max_ms,
             learning: self.build_learning(&spec.learning, region),
         }
     }

@@ -72,6 +72,7 @@ pub(crate) struct LatencySpec {
     pub skip_bad_measurements: bool,
     pub hysteresis_ms: f32,
     pub rebuild_interval: Duration,
+    pub rise_max_ms: f32,
     pub learning: LearningSpec,
 }
 
@@ -191,6 +192,7 @@ pub(super) fn read_latency(section: &Section<'_>) -> LatencySpec {
         skip_bad_measurements: section.flag("skip-bad-measurements").value,
         hysteresis_ms: section.duration_ms("hysteresis").value as f32,
         rebuild_interval: Duration::from_millis(section.duration_ms("rebuild-interval").value.unsigned_abs()),
+        rise_max_ms: section.duration_ms("rise-max").value as f32,
         learning: learning::read(section),
     }
 }

@@ -1,12 +1,27 @@
 //! Self-doubt over the entries of the board: which of them count, which fail, and what becomes of them when it begins and ends.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    SelfDoubtStatus,
+    Board, SelfDoubtStatus,
     entry::{Entry, shown},
 };
-use crate::health::self_doubt::{Ending, LASTS_MAX, Parts, SelfDoubt};
+use crate::health::{
+    rise::Rise,
+    self_doubt::{Ending, LASTS_MAX, Parts, SelfDoubt},
+};
+
+impl Board {
+    /// By how much it takes longer than usual to connect to each region, by its number below `regions`; `None`: not known, as of all
+    /// while the prober distrusts itself.
+    pub fn rises(&self, regions: usize, now: Instant) -> Vec<Option<Rise>> {
+        let (age, is_doubting) = {
+            let inner = self.lock();
+            (inner.age(now), inner.doubter.is_on())
+        };
+        if is_doubting { vec![None; regions] } else { self.connecting.rises(regions, age) }
+    }
+}
 
 /// Self-doubt, and what makes it cheap to ask for.
 #[derive(Debug, Default)]

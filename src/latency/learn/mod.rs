@@ -35,7 +35,7 @@ pub struct Cell {
     pub region: RegionId,
     /// Milliseconds of round trip, without the region's bias.
     pub rtt_ms: f32,
-    /// Samples behind it, at least 1. Faded already: a week after the newest only half of them count.
+    /// Samples behind it, at least 1, however old: the estimates count old ones less.
     pub samples: u32,
     /// When the newest sample came, Unix time in seconds.
     pub newest_s: u64,

@@ -38,9 +38,6 @@ const PATIENCE_MAX: u8 = 64;
 /// A level that holds for so long was no accident.
 const SETTLED_S: u64 = 24 * 3600;
 
-/// The weight of samples halves in so long: what was a path a week ago may be another one now.
-const HALF_LIFE_S: u64 = 7 * 24 * 3600;
-
 /// One path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
@@ -119,10 +116,9 @@ impl Path {
         self.window_us.iter().copied().min().unwrap_or(u32::MAX)
     }
 
-    /// Samples since the last jump that still count at `now_s`: half of them a week after the newest.
-    pub fn samples(&self, now_s: u64) -> u32 {
-        let age_s = now_s.saturating_sub(self.newest_s);
-        (f64::from(self.samples) * 0.5f64.powf(age_s as f64 / HALF_LIFE_S as f64)).round() as u32
+    /// Samples since the last jump. How far old ones still count is for the estimates to say.
+    pub fn samples(&self) -> u32 {
+        self.samples
     }
 
     /// When the newest sample came, Unix time in seconds.
@@ -198,7 +194,7 @@ mod tests {
             (&[200, 215, 215, 215, 215], 200, 5),
         ] {
             let (path, _) = path(samples_ms);
-            assert_eq!((path.level_us(), path.samples(NOW_S)), (level_ms * 1000, samples), "{samples_ms:?}");
+            assert_eq!((path.level_us(), path.samples()), (level_ms * 1000, samples), "{samples_ms:?}");
         }
     }
 
@@ -239,13 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn samples_fade_and_a_clock_set_back_does_no_harm() {
+    fn a_clock_set_back_does_no_harm() {
         let (mut path, _) = path(&[40, 40, 40, 40, 40, 40, 40, 40]);
         let newest_s = path.newest_s();
-        for (later_s, samples) in [(0, 8), (7 * DAY_S, 4), (14 * DAY_S, 2), (70 * DAY_S, 0)] {
-            assert_eq!(path.samples(newest_s + later_s), samples);
-        }
-        assert_eq!(path.samples(0), 8);
         path.take(40_000, NOW_S - DAY_S);
         assert_eq!(path.newest_s(), newest_s);
     }
@@ -255,7 +247,7 @@ mod tests {
         let (path, _) = path(&[40, 41, 80, 80]);
         let again: Path = serde_json::from_str(&serde_json::to_string(&path).unwrap()).unwrap();
         assert!(again.is_sound() && !again.is_in_doubt());
-        assert_eq!((again.level_us(), again.samples(NOW_S)), (path.level_us(), path.samples(NOW_S)));
+        assert_eq!((again.level_us(), again.samples()), (path.level_us(), path.samples()));
         for text in [
             r#"{"window_us":[],"samples":0,"newest_s":1}"#,
             r#"{"window_us":[1,2],"samples":1,"newest_s":1}"#,

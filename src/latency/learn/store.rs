@@ -63,7 +63,7 @@ pub struct Measured {
     pub network: Network,
     /// Milliseconds of round trip.
     pub rtt_ms: f32,
-    /// Samples behind it that still count, at least 1.
+    /// Samples behind it, at least 1, however old.
     pub samples: u32,
     /// When the newest of them came, Unix time in seconds.
     pub newest_s: u64,
@@ -122,7 +122,7 @@ impl Store {
             }),
         };
         entry.weigh(1.0, now_s);
-        let taken = Taken::In { samples: entry.path.samples(now_s), is_in_doubt: entry.path.is_in_doubt() };
+        let taken = Taken::In { samples: entry.path.samples(), is_in_doubt: entry.path.is_in_doubt() };
         let after = self.of(network, now_s);
         let carries = |known: Option<Measured>| known.map(|known| known.carries());
         if let Some(entry) = self.networks.get_mut(&network) {
@@ -164,7 +164,7 @@ impl Store {
         entry.subnet_s = entry.subnet_s.max(now_s);
     }
 
-    /// What is known, in no order; what has faded is left out.
+    /// What is known, in no order; what is to be forgotten is left out.
     pub fn measured(&self, now_s: u64) -> impl Iterator<Item = Measured> {
         self.networks.iter().filter_map(move |(network, entry)| entry.measured(*network, now_s))
     }
@@ -203,7 +203,7 @@ impl Store {
     /// Forgets what is too old; to be called now and then.
     pub fn forget_old(&mut self, now_s: u64) {
         let before = self.networks.len();
-        self.networks.retain(|_, entry| now_s.saturating_sub(entry.path.newest_s()) < KEEP_S);
+        self.networks.retain(|_, entry| !entry.is_forgotten(now_s));
         self.generation += u64::from(self.networks.len() != before);
     }
 
@@ -277,16 +277,19 @@ impl Entry {
         self.weight * 0.5f64.powf(age_s as f64 / WEIGHT_HALF_LIFE_S as f64)
     }
 
+    fn is_forgotten(&self, now_s: u64) -> bool {
+        now_s.saturating_sub(self.path.newest_s()) >= KEEP_S
+    }
+
     fn sends_subnets(&self, now_s: u64) -> bool {
         self.subnet_s > 0 && now_s.saturating_sub(self.subnet_s) < SUBNETS_LAST_S
     }
 
     fn measured(&self, network: Network, now_s: u64) -> Option<Measured> {
-        let samples = self.path.samples(now_s);
-        (samples > 0).then(|| Measured {
+        (!self.is_forgotten(now_s)).then(|| Measured {
             network,
             rtt_ms: self.path.level_us() as f32 / 1e3,
-            samples,
+            samples: self.path.samples(),
             newest_s: self.path.newest_s(),
             sends_subnets: self.sends_subnets(now_s),
             weight: self.weight_at(now_s),
@@ -367,6 +370,18 @@ mod tests {
         assert!(!changed(&store));
         store.forget_old(NOW_S + KEEP_S);
         assert!(changed(&store) && store.is_empty());
+    }
+
+    #[test]
+    fn samples_stay_as_many_as_they_were_until_the_network_is_forgotten() {
+        let mut store = Store::default();
+        let eu = network("192.0.2.0/24");
+        for _ in 0..8 {
+            store.take(eu, 20_000, NOW_S);
+        }
+        // Estimates count old ones less: doing so here, too, would do it twice.
+        let known = |later_s| store.of(eu, NOW_S + later_s).map(|known| known.samples);
+        assert_eq!([0, 7 * DAY_S, KEEP_S - 1, KEEP_S].map(known), [Some(8), Some(8), Some(8), None]);
     }
 
     #[test]

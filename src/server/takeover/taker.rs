@@ -124,7 +124,7 @@ pub fn take_up(live: &Live, taken: &Taken) {
     if learnt.is_empty() || !(latency.learning.is_on || world.config.cluster.is_some()) {
         return;
     }
-    match world.with_measurements(learnt) {
+    match world.with_measurements(learnt, &world.penalties_ms()) {
         Ok(with_maps) => {
             live.take_up_maps(&world, Arc::new(with_maps));
         }

@@ -66,6 +66,7 @@ fn config(zones: Vec<Zone>) -> Config {
             skip_bad_measurements: false,
             hysteresis_ms: 5.0,
             rebuild_interval: Duration::from_secs(300),
+            rise_max_ms: 250.0,
             learning: Learning::default(),
         },
         cluster: None,
