@@ -25,7 +25,7 @@ use self::{
     peers::Peers,
 };
 pub use self::{
-    latencies::{Cell, Own},
+    latencies::{Cell, Kept, Others, Own},
     peers::Seen,
 };
 use crate::{
@@ -209,9 +209,24 @@ impl Cluster {
         self.latencies().measure(own);
     }
 
-    /// What the others measured: the region of each by its name, and its networks in no order.
-    pub fn measured(&self, now: Instant) -> Vec<(String, Vec<Cell>)> {
+    /// What the others measured.
+    pub fn measured(&self, now: Instant) -> Vec<Others> {
         self.latencies().heard(now)
+    }
+
+    /// The same for a file that is written at `now_s` (Unix time), which is `now`.
+    pub fn remember_measured(&self, now: Instant, now_s: u64) -> Vec<Kept> {
+        self.latencies().remember(now, now_s)
+    }
+
+    /// Takes in what such a file held: so many networks, and so many that were left out.
+    pub fn recall_measured(&self, kept: Vec<Kept>, now: Instant, now_s: u64) -> (usize, usize) {
+        self.latencies().recall(kept, now, now_s)
+    }
+
+    /// Counts up whenever [`Cluster::measured`] is another than before, but for its age.
+    pub fn measured_changes(&self) -> u64 {
+        self.latencies().changes()
     }
 
     /// Counts up whenever [`Cluster::measured`] changes so much that estimates may.

@@ -115,4 +115,11 @@ fn what_each_server_measured_from_its_region_decides_the_answers_of_all() {
         let told = estimates(&watcher);
         told[0][2] == 8 && told[1][2] == 8 && told == estimates(&late)
     });
+
+    // Nor does a restart forget it where nobody is left who could tell it again.
+    let told = estimates(&late);
+    drop((nats, b, watcher));
+    let late = late.restart();
+    wait_until("it to be remembered", || answers(&late, A) && estimates(&late) == told);
+    assert_eq!(late.cluster()["connected"], false);
 }

@@ -1,0 +1,181 @@
+//! Latency that contradicts geography, in namespaces: from a resolver's ordinary queries and prospecting alone all servers come to send it to
+//! the region that is truly nearest, and to another one when the delays swap.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    node::{Clock, meet},
+    program::PATIENCE,
+    world::{Region, Resolver, TXT, World, answer_to_client},
+};
+
+/// By geography the first is nearest to a client in Germany; by their links it is the third. No way is shorter than light takes.
+const REGIONS: [Region; 5] = [
+    Region { name: "fra", location: "FRA", one_way_ms: 80 },
+    Region { name: "mad", location: "MAD", one_way_ms: 70 },
+    Region { name: "arn", location: "ARN", one_way_ms: 15 },
+    Region { name: "lon", location: "LHR", one_way_ms: 60 },
+    Region { name: "iad", location: "IAD", one_way_ms: 100 },
+];
+const FRA: usize = 0;
+const MAD: usize = 1;
+const ARN: usize = 2;
+
+/// Clients of the resolver that ask at the same time.
+const CLIENTS: usize = 4;
+/// A text that no UDP reply has room for.
+const LONG_TEXT: usize = 1400;
+
+fn endpoint(region: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 10 + region as u8)
+}
+
+/// What follows `[cluster]`.
+fn config(regions: &[Region], prospect: f64) -> String {
+    let mut text = format!("[latency]\nlearn = true\nprospect = {prospect}\nrebuild-interval = \"1s\"\n");
+    for (n, region) in regions.iter().enumerate() {
+        let (name, location, endpoint) = (region.name, region.location, endpoint(n));
+        text += &format!("[regions.{name}]\nlocation = \"{location}\"\nendpoints = [\"{endpoint}\"]\n");
+    }
+    let strings = "x".repeat(200);
+    let long = format!("\\\"{strings}\\\" ").repeat(LONG_TEXT / 200);
+    text + &format!(
+        "[zones.\"geo.example\"]\nnameservers = [\"ns1.example.net.\"]\nrecords = \"*.long 60 TXT {long}\"\n\
+         [zones.\"geo.example\".routes.\"*.app\"]\n"
+    )
+}
+
+/// What the resolver asks for meanwhile.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    /// Names of the route alone.
+    Addresses,
+    /// The same, and a text that comes by TCP once in so many queries.
+    Texts(u32),
+}
+
+/// Lets clients of the resolver ask for ever new names until `is_done` says so; how many were asked, and how long that took.
+fn ask_until(resolver: &Resolver, what: &str, load: Load, is_done: impl Fn() -> bool) -> (u32, Duration) {
+    static NAMES: AtomicU32 = AtomicU32::new(0);
+    let (asked, begun, done) = (AtomicU32::new(0), Instant::now(), AtomicU32::new(0));
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) == 0 {
+                    let (n, name) = (asked.fetch_add(1, Ordering::Relaxed), NAMES.fetch_add(1, Ordering::Relaxed));
+                    match load {
+                        Load::Texts(every) if n % every == 0 => {
+                            let reply = resolver.ask(&format!("n{name}.long.geo.example"), TXT, PATIENCE);
+                            assert!(reply.is_some_and(|reply| reply[3] & 0x0f == 0), "no answer is lost");
+                        }
+                        _ => drop(resolver.address_of(&format!("n{name}.app.geo.example"))),
+                    }
+                }
+            });
+        }
+        while !is_done() {
+            assert!(begun.elapsed() < 5 * PATIENCE, "waited in vain for {what}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        done.store(1, Ordering::Relaxed);
+    });
+    let (asked, took) = (asked.into_inner(), begun.elapsed());
+    println!("{what}: {asked} queries in {:.1} s", took.as_secs_f64());
+    (asked, took)
+}
+
+fn all_answer(world: &World, region: usize) -> bool {
+    world.nodes.iter().all(|node| answer_to_client(node) == endpoint(region))
+}
+
+/// How many servers have measured the resolver's network themselves.
+fn measuring(world: &World) -> usize {
+    let has = |node: &&crate::node::Node| {
+        let known: serde_json::Value = serde_json::from_str(&node.get("/api/v1/latency")).unwrap();
+        known["networks"].as_array().is_some_and(|all| !all.is_empty())
+    };
+    world.nodes.iter().filter(has).count()
+}
+
+fn swap(world: &mut World, ways_ms: &[(usize, u64)]) {
+    for &(region, ms) in ways_ms {
+        world.places[region].move_to(ms);
+    }
+}
+
+#[test]
+fn a_resolver_is_sent_where_it_is_truly_near_and_elsewhere_when_the_delays_swap() {
+    let regions = &REGIONS[..3];
+    let mut world = World::new(regions);
+    world.start(regions, "[server.limits]\ntcp-idle = \"200ms\"", &config(regions, 1.0), |_| Clock::Right);
+    meet(&world.nodes.iter().collect::<Vec<_>>());
+    assert!(all_answer(&world, FRA), "by geography");
+    {
+        let resolver = Resolver::start(&world, &world.resolver);
+        assert_eq!(resolver.address_of("first.app.geo.example"), endpoint(FRA));
+        ask_until(&resolver, "three servers, prospecting alone", Load::Addresses, || all_answer(&world, ARN));
+    }
+    swap(&mut world, &[(ARN, 70), (MAD, 15)]);
+    let resolver = Resolver::start(&world, &world.resolver);
+    ask_until(&resolver, "the delays swapped", Load::Texts(2), || all_answer(&world, MAD));
+}
+
+#[test]
+#[ignore = "takes minutes: tests/long/cluster.sh"]
+fn five_servers_come_to_the_truly_nearest_region_as_the_delays_swap() {
+    let mut world = World::new(&REGIONS);
+    let clock = world.folder.write("clock", "+0");
+    world.start(&REGIONS, "", &config(&REGIONS, 0.01), |_| Clock::OfFile(clock.clone()));
+    meet(&world.nodes.iter().collect::<Vec<_>>());
+    assert!(all_answer(&world, FRA), "by geography");
+    let near = |world: &World, region: usize, what: &str, load: Load| {
+        let resolver = Resolver::start(world, &world.resolver);
+        ask_until(&resolver, what, load, || all_answer(world, region));
+    };
+    {
+        let resolver = Resolver::start(&world, &world.resolver);
+        let what = "prospect = 0.01, until all five have measured the resolver";
+        ask_until(&resolver, what, Load::Addresses, || measuring(&world) == 5);
+        ask_until(&resolver, "and all answer the nearest", Load::Addresses, || all_answer(&world, ARN));
+    }
+    // Where one query in ten has a long answer the resolver comes by TCP for that.
+    swap(&mut world, &[(ARN, 70), (MAD, 15)]);
+    near(&world, MAD, "swapped, one query in ten by TCP after truncation", Load::Texts(10));
+    swap(&mut world, &[(ARN, 15), (MAD, 70)]);
+    near(&world, ARN, "and back", Load::Texts(10));
+
+    // By prospecting alone a swap is found out when what was measured is no longer fresh.
+    swap(&mut world, &[(ARN, 80), (FRA, 15)]);
+    let resolver = Resolver::start(&world, &world.resolver);
+    let mut hours = 0.0;
+    let mut asked = 0;
+    while !all_answer(&world, FRA) {
+        // Twelve hours, then ten minutes at a time: as often as a network is asked to come.
+        hours += if hours == 0.0 { 12.1 } else { 0.2 };
+        assert!(hours < 48.0, "waited in vain for the swap to be found out");
+        fs::write(&clock, format!("+{}", (hours * 3600.0) as u32)).unwrap();
+        let before = samples(&world);
+        // Whose measurement is contradicted is asked again soon.
+        let is_asked = || [FRA, ARN].iter().all(|&n| samples(&world)[n] > before[n] || n == FRA && hours > 12.1);
+        let is_done = || all_answer(&world, FRA) || is_asked();
+        asked += ask_until(&resolver, &format!("after {hours:.1} h"), Load::Addresses, is_done).0;
+        thread::sleep(Duration::from_secs(6)); // what was measured is told and taken up
+    }
+    println!("swapped, prospect = 0.01 alone: all answer the nearest after {hours:.1} h and {asked} queries");
+}
+
+/// Round trips that each server has taken in.
+fn samples(world: &World) -> Vec<f64> {
+    let of = |node: &crate::node::Node| {
+        let page = node.get("/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix("isochrone_latency_samples_total "));
+        line.expect("a count of samples").parse().unwrap()
+    };
+    world.nodes.iter().map(of).collect()
+}
