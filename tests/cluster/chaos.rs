@@ -70,9 +70,10 @@ impl Drop for Endpoint {
 
 /// What follows `[cluster]`: the first region answers while it is up.
 fn config(world: &World) -> String {
-    let mut text = "[checks.web]\ntype = \"tcp\"\nport = 80\ninterval = \"1s\"\nfast-interval = \"1s\"\ntimeout = \"1s\"\n\
+    let mut text =
+        "[checks.web]\ntype = \"tcp\"\nport = 80\ninterval = \"1s\"\nfast-interval = \"1s\"\ntimeout = \"1s\"\n\
                     flap-changes = 0\n"
-        .to_string();
+            .to_string();
     for (region, place) in REGIONS.iter().zip(&world.places) {
         text += &format!(
             "[regions.{}]\nlocation = \"{}\"\nendpoints = [\"{}\"]\ncheck = \"web\"\n",
@@ -138,7 +139,12 @@ impl Watch {
                 println!("    the answers that came of {}: {order:?}", seen.server);
                 continue;
             }
-            assert_eq!(order, if allowed.moves { vec![0, 1, 0] } else { vec![0] }, "{what}: answers of {}", seen.server);
+            assert_eq!(
+                order,
+                if allowed.moves { vec![0, 1, 0] } else { vec![0] },
+                "{what}: answers of {}",
+                seen.server
+            );
             if !is_reachable {
                 continue;
             }
@@ -152,7 +158,11 @@ impl Watch {
             }
         }
         let moved = match allowed.moves {
-            true => format!("; away after {:.1} s, back after {:.1} s at the latest", away.as_secs_f64(), back.as_secs_f64()),
+            true => format!(
+                "; away after {:.1} s, back after {:.1} s at the latest",
+                away.as_secs_f64(),
+                back.as_secs_f64()
+            ),
             false => "; every answer as before".into(),
         };
         println!("{what}: {asked} asked, {lost} lost{moved}; whole again after {:.1} s", whole_after.as_secs_f64());

@@ -75,7 +75,8 @@ fn speak_as_ap(folder: &Folder, nats: SocketAddr) {
     isochrone::health::install_crypto_provider();
     let seed = fs::read_to_string(folder.path().join("ap-1.key")).unwrap();
     let seed = seed.lines().find(|line| line.starts_with("SU")).expect("a seed").to_string();
-    let decision = r#"{"v":1,"needs":1,"say":{"decisions":[{"counter":9,"node":"eu-1","target":"ap","state":"down"}]}}"#;
+    let decision =
+        r#"{"v":1,"needs":1,"say":{"decisions":[{"counter":9,"node":"eu-1","target":"ap","state":"down"}]}}"#;
     let speak = async {
         let options = async_nats::ConnectOptions::with_nkey(seed).add_root_certificates(folder.path().join("ca.pem"));
         let client = options.connect(format!("tls://{nats}")).await.expect("the key is good");

@@ -88,7 +88,7 @@ impl Clock {
     }
 }
 
-fn borrowed(variables: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+fn borrowed<'v>(variables: &'v [(&'static str, String)]) -> Vec<(&'static str, &'v str)> {
     variables.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 

@@ -6,7 +6,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -29,7 +29,8 @@ const NATS_MS: [u64; 3] = [5, 20, 40];
 /// Something at the end of a link.
 pub struct Place {
     relay: Relay,
-    way: Way,
+    /// While nothing is wrong with it.
+    way: Mutex<Way>,
     pub address: Ipv4Addr,
     pub home: Arc<Namespace>,
 }
@@ -40,30 +41,31 @@ impl Place {
         let way = Way { delay: Duration::from_millis(one_way_ms), ..Way::default() };
         let relay = Relay::join(hub, &home, number, way, way);
         home.ip(&format!("route add default via 10.0.{number}.1"));
-        Place { relay, way, address: Ipv4Addr::new(10, 0, number, 2), home }
+        Place { relay, way: Mutex::new(way), address: Ipv4Addr::new(10, 0, number, 2), home }
     }
 
     /// Moves it away, or nearer.
-    pub fn move_to(&mut self, one_way_ms: u64) {
-        self.way.delay = Duration::from_millis(one_way_ms);
+    pub fn move_to(&self, one_way_ms: u64) {
+        self.way.lock().unwrap().delay = Duration::from_millis(one_way_ms);
         self.mend();
     }
 
     /// What is sent to it is lost, or what it sends.
     pub fn cut(&self, incoming: bool, outgoing: bool) {
-        let way = |is_cut: bool| Way { loss_percent: if is_cut { 100 } else { 0 }, ..self.way };
+        let way = |is_cut: bool| Way { loss_percent: if is_cut { 100 } else { 0 }, ..*self.way.lock().unwrap() };
         self.relay.set(way(incoming), way(outgoing));
     }
 
     /// Its link becomes as narrow as this, both ways.
     pub fn narrow(&self, bytes_per_second: u64) {
-        let way = Way { bytes_per_second, ..self.way };
+        let way = Way { bytes_per_second, ..*self.way.lock().unwrap() };
         self.relay.set(way, way);
     }
 
     /// Its link is whole and wide again.
     pub fn mend(&self) {
-        self.relay.set(self.way, self.way);
+        let way = *self.way.lock().unwrap();
+        self.relay.set(way, way);
     }
 }
 
@@ -98,8 +100,7 @@ impl World {
         resolver.home.ip(&format!("addr add {CLIENT}/32 dev lo"));
         hub.ip(&format!("route add {CLIENT}/32 via {}", resolver.address));
         let nats = NATS_MS.map(|_| None).into();
-        let mut world =
-            World { nodes: vec![], nats, places, nats_places, resolver, folder: Folder::new(), _hub: hub };
+        let mut world = World { nodes: vec![], nats, places, nats_places, resolver, folder: Folder::new(), _hub: hub };
         (0..NATS_MS.len()).for_each(|n| world.start_nats(n));
         world
     }
@@ -107,8 +108,7 @@ impl World {
     /// Starts one of the NATS servers.
     pub fn start_nats(&mut self, n: usize) {
         let address = |n: usize| self.nats_places[n].address;
-        let routes: Vec<String> =
-            (0..NATS_MS.len()).map(|n| format!("\"nats-route://{}:6222\"", address(n))).collect();
+        let routes: Vec<String> = (0..NATS_MS.len()).map(|n| format!("\"nats-route://{}:6222\"", address(n))).collect();
         let config = format!(
             "server_name: nats{n}\nlisten: \"0.0.0.0:4222\"\n\
              cluster {{\n name: test\n listen: \"{}:6222\"\n routes: [{}]\n}}",
@@ -169,7 +169,8 @@ impl Resolver<'_> {
             "server:\n  interface: 127.0.0.1\n  access-control: 127.0.0.0/8 allow\n  outgoing-interface: {CLIENT}\n  \
              do-daemonize: no\n  chroot: \"\"\n  username: \"\"\n  directory: \"{folder}\"\n  pidfile: \"\"\n  \
              use-syslog: no\n  logfile: \"{folder}/unbound.log\"\n  num-threads: 1\n  do-ip6: no\n  \
-             module-config: \"iterator\"\n  qname-minimisation: no\n  trust-anchor-signaling: no\n\
+             module-config: \"iterator\"\n  qname-minimisation: no\n  trust-anchor-signaling: no\n  \
+             local-data: \"here.test. A 127.0.0.1\"\n\
              remote-control:\n  control-enable: no\n\
              stub-zone:\n  name: \"geo.example\"\n{}",
             servers.concat()
@@ -178,7 +179,7 @@ impl Resolver<'_> {
         let mut command = place.home.command("unbound");
         let child = command.args(["-d", "-c", path.to_str().unwrap()]).stdin(Stdio::null()).stderr(Stdio::null());
         let resolver = Resolver { child: child.spawn().expect("unbound is installed"), place };
-        wait_for("unbound", || resolver.ask("id.server", TXT, Duration::from_secs(1)));
+        wait_for("unbound", || resolver.ask("here.test", A, Duration::from_secs(1)));
         resolver
     }
 

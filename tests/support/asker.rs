@@ -115,7 +115,13 @@ fn question(name: &str) -> Vec<u8> {
     message
 }
 
-fn ask(socket: &UdpSocket, record: &Mutex<Record>, until: &[Arc<AtomicBool>; 2], mut question: Vec<u8>, every: Duration) {
+fn ask(
+    socket: &UdpSocket,
+    record: &Mutex<Record>,
+    until: &[Arc<AtomicBool>; 2],
+    mut question: Vec<u8>,
+    every: Duration,
+) {
     let [ended, left] = until;
     let begun = record.lock().unwrap().begun;
     let mut next = begun;

@@ -159,7 +159,8 @@ fn carry(mut devices: [File; 2], ways: &Mutex<[Way; 2]>, ended: &AtomicBool, mut
                     continue;
                 }
                 let now = Instant::now();
-                let takes = Duration::from_secs(len as u64).checked_div(way.bytes_per_second as u32).unwrap_or_default();
+                let takes =
+                    Duration::from_secs(len as u64).checked_div(way.bytes_per_second as u32).unwrap_or_default();
                 let passes = clear[from].max(now) + takes;
                 if passes > now + WAITS_MAX {
                     continue;
