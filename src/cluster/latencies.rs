@@ -271,6 +271,11 @@ impl Latencies {
         all.collect()
     }
 
+    /// The other servers by name, where each stands, and how many networks it measured.
+    pub fn networks_by_node(&self) -> impl Iterator<Item = (&str, &str, usize)> {
+        self.by_node.iter().map(|(node, heard)| (node.as_str(), heard.region.as_str(), heard.networks.len()))
+    }
+
     /// Of another server: its region, and how many networks it measured; `None`: nothing is known.
     pub fn of(&self, node: &str) -> Option<(&str, usize)> {
         self.by_node.get(node).map(|heard| (heard.region.as_str(), heard.networks.len()))

@@ -94,6 +94,8 @@ pub struct View {
     pub left_out: u64,
     /// The other servers by name.
     pub nodes: Vec<NodeView>,
+    /// Servers that are none of them any more: the name of each, where it measured from, and how many of its networks are known here.
+    pub remembered: Vec<(String, String, usize)>,
 }
 
 /// Another server as people are told.
@@ -173,6 +175,9 @@ impl Cluster {
             measured: latencies.of(name).map(|(region, networks)| (region.to_string(), networks)),
             problem: peer.problem().map(str::to_string),
         });
+        let is_peer = |node: &str| shared.peers.iter().any(|(name, _)| name == node);
+        let remembered = latencies.networks_by_node().filter(|(node, ..)| !is_peer(node));
+        let remembered = remembered.map(|(node, region, networks)| (node.to_string(), region.to_string(), networks));
         let link = self.link.state();
         let mute = format!(
             "what this server says does not come back; may its user publish `{0}.{1}.>` and subscribe to `{0}.>`?",
@@ -187,6 +192,7 @@ impl Cluster {
             rejected: shared.rejected,
             left_out: latencies.left_out(),
             nodes: nodes.collect(),
+            remembered: remembered.collect(),
             config,
             link,
         })

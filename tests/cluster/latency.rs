@@ -121,5 +121,9 @@ fn what_each_server_measured_from_its_region_decides_the_answers_of_all() {
     drop((nats, b, watcher));
     let late = late.restart();
     wait_until("it to be remembered", || answers(&late, A) && estimates(&late) == told);
-    assert_eq!(late.cluster()["connected"], false);
+    let cluster = late.cluster();
+    assert_eq!(cluster["connected"], false);
+    assert_eq!(cluster["remembered"][0], json!({"name": "a", "region": "a", "networks": 1}));
+    let shown = late.folder.run(&["status", "--admin", &late.server.admin_url()]).stdout;
+    assert!(shown.contains("b is silent, measured 1 networks from b"), "{shown}");
 }
