@@ -155,7 +155,8 @@ fn five_servers_come_to_the_truly_nearest_region_as_the_delays_swap() {
     swap(&world, &[(ARN, 15), (MAD, 70)]);
     ask_until(&resolver, "and back", Load::Texts(10), || all_answer(&world, ARN));
 
-    // By prospecting alone a swap is found out when what was measured is no longer fresh.
+    // By prospecting alone a swap is found out when what was measured is no longer fresh. Connections of before end first.
+    thread::sleep(Duration::from_secs(3));
     swap(&world, &[(ARN, 70), (MAD, 15)]);
     let (mut hours, mut asked) = (0.0, 0);
     while !all_answer(&world, MAD) {
