@@ -1,6 +1,6 @@
-//! What sharing costs: twenty servers with five thousand targets each, in this process, with a real NATS between them. From one server's
-//! verdict to every server's published answers, traffic, processor time, and how long one that joins takes to know everything.
-//! `cargo bench --bench cluster` prints a table. Needs Debian's nats-server.
+//! What sharing costs: twenty servers with five thousand targets and ten thousand measured networks each, in this process, with a real NATS
+//! between them. From one server's verdict until all go by it, traffic, processor time, and how long one that joins takes to know
+//! everything. `cargo bench --bench cluster` prints a table. Needs Debian's nats-server.
 
 use std::{
     fs,
@@ -12,8 +12,9 @@ use std::{
 };
 
 use isochrone::{
-    cluster::{self, Cluster, Decisions, message::Decision},
+    cluster::{self, Cell, Cluster, Decisions, Own, message::Decision},
     config::model,
+    geo::Network,
     health::{
         Board, Check, CheckKind, Endpoint, ProbeError, ProbeResult, Targets, consensus::Sees, damping,
         install_crypto_provider,
@@ -23,7 +24,13 @@ use tokio::sync::watch;
 
 const SERVERS: usize = 20;
 const TARGETS: usize = 5_000;
+/// Networks that each server has measured: 200,000 in all.
+const NETWORKS: usize = 10_000;
+/// Of them, that have another round trip every other second while it is not quiet.
+const MOVING: usize = 100;
 const CHANGES: usize = 300;
+/// From one telling to the next.
+const BEAT: Duration = Duration::from_secs(2);
 /// How long it is quiet while traffic and processor time are counted.
 const QUIET: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,6 +56,7 @@ impl Decisions for Nobody {
 }
 
 struct Server {
+    number: usize,
     cluster: Arc<Cluster>,
     board: Arc<Board>,
     /// Changes of the board that were looked at, and what answers go by after them.
@@ -120,7 +128,24 @@ impl Server {
         cluster.configure(Some(&config));
         board.adopt(targets, SystemTime::now());
         tokio::spawn(cluster::run(cluster.clone(), board.clone(), Arc::new(Nobody(watch::Sender::new(0)))));
-        Server { cluster, board, seen: Mutex::new((0, vec![Sees::Up; TARGETS])) }
+        let server = Server { number: n, cluster, board, seen: Mutex::new((0, vec![Sees::Up; TARGETS])) };
+        server.measures(0);
+        server
+    }
+
+    /// Takes up what it has measured; in each round some round trips are others than in the round before.
+    fn measures(&self, round: usize) {
+        let cell = |n: usize| {
+            // As unlike each other as networks are.
+            let bits = ((self.number * NETWORKS + n) as u32).wrapping_mul(0x9e37_79b1);
+            let moved = (round * MOVING).saturating_sub(n).div_ceil(NETWORKS) as f32;
+            let rtt_ms = (bits >> 3 & 0x3ff) as f32 / 4.0 + 1.0 + 10.0 * (moved % 2.0);
+            let network = Network::of(Ipv4Addr::from_bits(bits & !0xff).into());
+            let (samples, age_s) = (1 + (bits >> 13 & 31), (bits % 86_400).into());
+            Cell { network, rtt_ms, samples, age_s, sends_subnets: false }.rounded()
+        };
+        let cells = (0..NETWORKS).map(cell).collect();
+        self.cluster.measure(Some(Own { region: format!("r{}", self.number), cells, at: Instant::now() }));
     }
 
     fn sees(&self, targets: &Targets, at: usize, up: bool) {
@@ -152,6 +177,12 @@ impl Server {
         consensus.map_or(0, |c| usize::from(c.up + c.down))
     }
 
+    /// Networks that others measured and it knows.
+    fn networks(&self) -> usize {
+        let view = self.cluster.view(Instant::now()).expect("it is configured");
+        view.nodes.iter().filter_map(|node| node.measured.as_ref()).map(|(_, networks)| networks).sum()
+    }
+
     fn bytes(&self) -> [u64; 2] {
         let traffic = self.cluster.view(Instant::now()).expect("it is configured").traffic;
         [traffic.sent[1], traffic.received[1]]
@@ -179,35 +210,62 @@ fn main() {
     }
     let begun = Instant::now();
     wait("all to know all", || servers.iter().all(|server| server.knows() == SERVERS).then_some(()));
-    println!("{SERVERS} servers, {TARGETS} targets each, one NATS");
-    println!("all at once, until all know all             {:>8.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+    println!("{SERVERS} servers, {TARGETS} targets and {NETWORKS} measured networks each, one NATS");
+    println!("all at once, until all know all views       {:>8.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+    let others = |servers: usize| (servers - 1) * NETWORKS;
+    wait("all to know all networks", || {
+        servers.iter().all(|server| server.networks() == others(SERVERS)).then_some(())
+    });
+    println!("             until all know all networks    {:>8.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+    println!("             each has received              {:>8.0} kB", servers[0].bytes()[1] as f64 / 1e3);
+    println!("             memory of all servers          {:>8.0} MB", resident_mb());
 
-    report_quiet(&servers, &nats);
+    report_traffic("quiet", &servers, &nats, &|_| {});
+    let busy = format!("{MOVING} networks of each move every 2 s");
+    report_traffic(&busy, &servers, &nats, &|round| servers.iter().for_each(|server| server.measures(round)));
     report_changes(&servers, &targets);
 
     let begun = Instant::now();
     let late = Server::start(SERVERS, &nats.url, &targets);
     wait("the late one to know all", || (late.knows() == SERVERS).then_some(()));
-    println!("one that joins, until it knows all          {:>8.0} ms", begun.elapsed().as_secs_f64() * 1e3);
-    println!("                        it received         {:>8.0} kB", late.bytes()[1] as f64 / 1e3);
+    println!("one that joins, until it knows all views    {:>8.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+    wait("the late one to know all networks", || (late.networks() == others(SERVERS + 1)).then_some(()));
+    println!("                until it knows all networks {:>8.0} ms", begun.elapsed().as_secs_f64() * 1e3);
+    println!("                it received                 {:>8.0} kB", late.bytes()[1] as f64 / 1e3);
     servers.push(late);
     drop(inside);
     runtime.shutdown_background();
 }
 
-fn report_quiet(servers: &[Server], nats: &Nats) {
+/// Megabytes that this process has in memory.
+fn resident_mb() -> f64 {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0.0) / 1e3
+}
+
+/// Counts bytes and processor time for a while in which `act` is called every two seconds.
+fn report_traffic(what: &str, servers: &[Server], nats: &Nats, act: &dyn Fn(usize)) {
     let id = nats.child.id().to_string();
     let (cpu, nats_cpu) = (cpu_s("self"), cpu_s(&id));
     let before: Vec<[u64; 2]> = servers.iter().map(Server::bytes).collect();
-    std::thread::sleep(QUIET);
+    let begun = Instant::now();
+    for round in 1.. {
+        act(round);
+        std::thread::sleep((begun + BEAT * round as u32).saturating_duration_since(Instant::now()));
+        if begun.elapsed() >= QUIET {
+            break;
+        }
+    }
     let after: Vec<[u64; 2]> = servers.iter().map(Server::bytes).collect();
     let (cpu, nats_cpu) = (cpu_s("self") - cpu, cpu_s(&id) - nats_cpu);
-    let seconds = QUIET.as_secs_f64();
+    let seconds = begun.elapsed().as_secs_f64();
     let mean = |way: usize| {
         let all: u64 = before.iter().zip(&after).map(|(before, after)| after[way] - before[way]).sum();
         all as f64 / servers.len() as f64 / seconds
     };
-    println!("quiet: each server sends                    {:>8.0} bytes/s", mean(0));
+    println!("{what}:");
+    println!("       each server sends                    {:>8.0} bytes/s", mean(0));
     println!("       each server receives                 {:>8.0} bytes/s", mean(1));
     println!(
         "       processor, each server               {:>8.3} % of a core",

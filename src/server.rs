@@ -5,6 +5,7 @@ pub mod endpoints;
 pub mod estimates;
 mod eyes;
 mod files;
+mod heard;
 pub mod identity;
 pub mod learning;
 pub mod live;
@@ -288,6 +289,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
     let learner = tokio::spawn(supervise(live.clone(), "learn", learning::keep));
     let sharing = tokio::spawn(supervise(live.clone(), "cluster", shared::share));
+    let heard_keeper = tokio::spawn(supervise(live.clone(), "heard", heard::keep));
     let announcer = tokio::spawn(announce_first_round(live.clone()));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(1);
     let admin = admin.map(|listener| {
@@ -383,6 +385,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
         None => manager.stopping(),
     }
     stop.send_replace(true);
+    heard_keeper.abort();
     sharing.abort();
     let _ended = sharing.await; // who serves now may have this server's name in the cluster
     if let Some(giver) = giver {
@@ -412,6 +415,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
 fn write_state(live: &Live) {
     verdicts::write(live);
     learning::write(live);
+    heard::write_last(live);
 }
 
 async fn received(signal: &mut Signal) {

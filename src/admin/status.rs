@@ -119,6 +119,20 @@ pub struct ClusterStatus {
     pub quorum: f64,
     /// The other servers by name.
     pub nodes: Vec<NodeStatus>,
+    /// What servers measured that are not among them: they were not heard for an hour, or not since the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remembered: Vec<RememberedStatus>,
+}
+
+/// What a server measured that is not heard any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RememberedStatus {
+    /// Its name.
+    pub name: String,
+    /// The region that it measured round trips from.
+    pub region: String,
+    /// Networks whose round trip it measured, as far as they are known here.
+    pub networks: u64,
 }
 
 /// Another server of the cluster.

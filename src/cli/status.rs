@@ -17,7 +17,7 @@ use super::{
 use crate::admin::{
     force::OverrideStatus,
     latency::LearningStatus,
-    status::{ClusterStatus, EndpointStatus, History, RegionStatus, Status},
+    status::{ClusterStatus, EndpointStatus, History, RegionStatus, RememberedStatus, Status},
 };
 
 /// Show regions, endpoints, verdicts and queries of a running server; exit status 1 unless it is there and ready
@@ -177,6 +177,9 @@ fn cluster(head: &mut Lines, cluster: Option<&ClusterStatus>, now_s: u64) {
             region.map(|region| format!(", measured {} networks from {region}", node.networks)).collect();
         let problem = node.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
         head.add("", &format!("{} {state}{hears}{measured}{problem}", node.name));
+    }
+    for RememberedStatus { name, region, networks } in &cluster.remembered {
+        head.add("", &format!("{name} is silent, measured {networks} networks from {region}"));
     }
 }
 
@@ -546,14 +549,17 @@ mod tests {
                 node("ap-2", true, 2),
                 NodeStatus { problem: Some("it is no message".into()), ..node("eu-1", false, 0) },
             ],
+            remembered: vec![RememberedStatus { name: "eu-0".into(), region: "eu".into(), networks: 7 }],
         };
         let ago = span(400);
         let expected = format!(
             "cluster   us-1, 3 of 4 servers count, connected to nats-us for {ago}\n          ap-1 counts, measured 12 networks from ap\n          \
-             ap-2 counts, hears 2\n          eu-1 not heard for {ago}: it is no message\n"
+             ap-2 counts, hears 2\n          eu-1 not heard for {ago}: it is no message\n          \
+             eu-0 is silent, measured 7 networks from eu\n"
         );
         assert_eq!(told(&status), expected);
         (status.server, status.error, status.nodes) = (None, Some("Connection refused".into()), Vec::new());
+        status.remembered.clear();
         let expected = format!("cluster   us-1, 1 of 1 servers count, not connected for {ago}: Connection refused\n");
         assert_eq!(told(&status), expected);
     }

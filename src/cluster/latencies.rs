@@ -1,24 +1,30 @@
 //! Round trips that the servers measured, each from its own region: what this server tells of its own, and what it keeps of the others'.
-//! Every figure stands for itself, so that any that is lost is made up for when it is told again; what is not told again for an hour is
-//! forgotten. Takes times as arguments; bounded whatever the others say.
+//! Every figure stands for itself, so that any that is lost is made up for when it is told again. A figure that its server tells no more is
+//! forgotten; those of a server that tells nothing at all stay and grow old, since paths last for weeks. Takes times as arguments;
+//! bounded whatever the others say.
+
+mod kept;
+mod teller;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
-use super::{
-    message::{self, NETWORKS_AT_ONCE},
-    peers::PEERS_MAX,
+pub use self::{
+    kept::Kept,
+    teller::{Own, Teller},
 };
-use crate::{geo::Network, latency::measurement::RTT_MS_MAX};
+use super::{message, peers::PEERS_MAX};
+use crate::{
+    geo::Network,
+    latency::{learn::KEEP_S, measurement::RTT_MS_MAX},
+};
 
 /// Networks of other servers that are kept, in all. Each server has an equal share.
 const NETWORKS_MAX: usize = 200_000;
-/// What has not changed is told again after so long.
-const AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// What its server has not told again for so long is forgotten.
+/// What its server has not told again for so long, though it tells others, is forgotten. A server that has told nothing for so long is
+/// silent.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is something to forget.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -28,8 +34,6 @@ const AGE_STEP_S: u64 = 3600;
 const SAMPLES_MAX: u32 = 1_000_000_000;
 const AGE_S_MAX: u64 = 366 * 86_400;
 const REGION_BYTES_MAX: usize = 255;
-/// Networks that may have been told and are no longer known, before they are looked for.
-const STALE_MAX: usize = 8_192;
 
 /// A network's round trip to the region of the server that measured it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,11 +79,16 @@ impl Cell {
 
     /// `None` for what no server of ours has measured.
     fn read(said: &message::Cell) -> Option<Cell> {
-        let message::Cell { network: ref text, rtt_ms, samples, age_s, sends_subnets } = *said;
+        let message::Cell { ref network, rtt_ms, samples, age_s, sends_subnets } = *said;
+        Cell { network: network.parse().ok()?, rtt_ms, samples, age_s, sends_subnets }.sound()
+    }
+
+    /// The same as all reckon with it, if it can be.
+    fn sound(self) -> Option<Cell> {
+        let Cell { rtt_ms, samples, age_s, .. } = self;
         let is_sound =
             rtt_ms > 0.0 && rtt_ms <= RTT_MS_MAX && (1..=SAMPLES_MAX).contains(&samples) && age_s <= AGE_S_MAX;
-        let network = text.parse().ok().filter(|_| is_sound)?;
-        Some(Cell { network, rtt_ms, samples, age_s, sends_subnets }.rounded())
+        is_sound.then(|| self.rounded())
     }
 }
 
@@ -92,66 +101,7 @@ struct Told {
     counted_ms: f32,
 }
 
-/// What this server measured, at one moment.
-#[derive(Debug, Clone)]
-pub struct Own {
-    /// Where it stands, by name.
-    pub region: String,
-    /// The heaviest networks first; rounded.
-    pub cells: Arc<[Cell]>,
-    /// When they were as old as they say.
-    pub at: Instant,
-}
-
-impl Own {
-    /// All of it, as it is told now.
-    pub fn blocks(&self, now: Instant) -> impl Iterator<Item = message::Cells> {
-        let gone = now.saturating_duration_since(self.at);
-        self.cells.chunks(NETWORKS_AT_ONCE).map(move |cells| message::Cells {
-            region: self.region.clone(),
-            networks: cells.iter().map(|cell| cell.older(gone).written()).collect(),
-        })
-    }
-}
-
-/// Remembers what the others were told.
-#[derive(Debug, Default)]
-pub struct Teller {
-    region: String,
-    told: HashMap<Network, Told>,
-}
-
-impl Teller {
-    /// What is to be told now: what changed, and what was last told too long ago; the heaviest first, and no more than goes into one
-    /// message. `None`: nothing.
-    pub fn round(&mut self, own: &Own, now: Instant) -> Option<message::Cells> {
-        if self.region != own.region {
-            *self = Teller { region: own.region.clone(), told: HashMap::new() };
-        }
-        if self.told.len() > own.cells.len() + STALE_MAX {
-            let known: HashSet<Network> = own.cells.iter().map(|cell| cell.network).collect();
-            self.told.retain(|network, _| known.contains(network));
-        }
-        let gone = now.saturating_duration_since(own.at);
-        let mut networks = Vec::new();
-        for cell in own.cells.iter().map(|cell| cell.older(gone)) {
-            if self.told.get(&cell.network).is_none_or(|told| told.is_outdated_by(&cell, now)) {
-                self.told.insert(cell.network, Told { cell, at: now, counted_ms: cell.rtt_ms });
-                networks.push(cell.written());
-                if networks.len() == NETWORKS_AT_ONCE {
-                    break;
-                }
-            }
-        }
-        (!networks.is_empty()).then(|| message::Cells { region: own.region.clone(), networks })
-    }
-}
-
 impl Told {
-    fn is_outdated_by(&self, cell: &Cell, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) >= AGAIN_AFTER || self.differs_from(cell, now)
-    }
-
     fn differs_from(&self, cell: &Cell, now: Instant) -> bool {
         let known = self.as_of(now);
         known.figures() != cell.figures() || known.age_s >= cell.age_s.saturating_add(AGE_STEP_S)
@@ -174,6 +124,21 @@ struct Heard {
     /// Where it stands, by name.
     region: String,
     networks: HashMap<Network, Told>,
+    /// When it last told of any; `None`: not since this process began.
+    told: Option<Instant>,
+    /// It was not silent when that was last looked at.
+    is_current: bool,
+}
+
+/// What another server measured, for who makes estimates of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Others {
+    /// Where it stands, by name.
+    pub region: String,
+    /// It still tells; what a silent one measured is the second best.
+    pub is_current: bool,
+    /// Its networks, in no order.
+    pub cells: Vec<Cell>,
 }
 
 /// What all servers measured.
@@ -182,6 +147,7 @@ pub struct Latencies {
     own: Option<Own>,
     by_node: BTreeMap<String, Heard>,
     generation: u64,
+    changes: u64,
     left_out: u64,
     swept: Option<Instant>,
 }
@@ -199,22 +165,18 @@ impl Latencies {
 
     /// Takes in what another server measured. What cannot be, and what is beyond its share, is left out.
     pub fn take(&mut self, from: &str, said: &message::Cells, now: Instant) {
-        let region = &said.region;
-        let is_region = (1..=REGION_BYTES_MAX).contains(&region.len()) && !region.contains(char::is_control);
-        let is_new = !self.by_node.contains_key(from);
-        if !is_region || said.networks.is_empty() || is_new && self.by_node.len() >= PEERS_MAX {
+        let is_sound = is_region(&said.region) && !said.networks.is_empty();
+        if !is_sound || !self.make_room(from, said.networks.len()) {
             self.left_out += said.networks.len() as u64;
             return;
         }
-        let share = NETWORKS_MAX / (self.by_node.len() + usize::from(is_new));
-        if is_new {
-            self.by_node.values_mut().for_each(|heard| heard.trim(share));
-        }
+        let share = self.share();
         let heard = self.by_node.entry(from.to_string()).or_default();
-        if heard.region != *region {
-            *heard = Heard { region: region.clone(), networks: HashMap::new() };
+        if heard.region != said.region {
+            *heard = Heard { region: said.region.clone(), is_current: true, ..Heard::default() };
         }
-        let mut has_changed = false;
+        heard.told = Some(now);
+        let mut has_moved = false;
         for said in &said.networks {
             let is_full = heard.networks.len() >= share;
             let Some(cell) = Cell::read(said) else {
@@ -225,54 +187,109 @@ impl Latencies {
                 Entry::Occupied(mut known) => {
                     let is_moved = known.get().moves_estimates(&cell, now);
                     let counted_ms = if is_moved { cell.rtt_ms } else { known.get().counted_ms };
-                    has_changed |= is_moved;
+                    has_moved |= is_moved;
+                    self.changes += u64::from(known.get().differs_from(&cell, now));
                     known.insert(Told { cell, at: now, counted_ms });
                 }
                 Entry::Vacant(_) if is_full => self.left_out += 1,
                 Entry::Vacant(place) => {
                     place.insert(Told { cell, at: now, counted_ms: cell.rtt_ms });
-                    has_changed = true;
+                    has_moved = true;
+                    self.changes += 1;
                 }
             }
         }
-        self.generation += u64::from(has_changed);
+        self.generation += u64::from(has_moved);
     }
 
-    /// Forgets what was not told again for too long; to be called often.
+    /// Makes room for what a server is about to tell: the shares of all that are not silent become smaller when it is one more, and
+    /// what silent ones measured goes first. False when there are too many servers.
+    fn make_room(&mut self, from: &str, networks: usize) -> bool {
+        let is_known = self.by_node.contains_key(from);
+        while (!is_known && self.by_node.len() >= PEERS_MAX) || self.networks() + networks > NETWORKS_MAX {
+            let silent = self.by_node.iter().filter(|(name, heard)| !heard.is_current && *name != from);
+            let Some(longest) = silent.min_by_key(|(_, heard)| heard.told).map(|(name, _)| name.clone()) else { break };
+            self.by_node.remove(&longest);
+            self.note_change();
+        }
+        if !is_known && self.by_node.len() >= PEERS_MAX {
+            return false;
+        }
+        let heard = self.by_node.entry(from.to_string()).or_default();
+        if !std::mem::replace(&mut heard.is_current, true) {
+            self.note_change(); // its figures count more from now on, if it has any
+            let share = self.share();
+            self.by_node.values_mut().for_each(|heard| heard.trim(share));
+        }
+        true
+    }
+
+    /// Networks that one server may have.
+    fn share(&self) -> usize {
+        NETWORKS_MAX / self.by_node.values().filter(|heard| heard.is_current).count().max(1)
+    }
+
+    fn note_change(&mut self) {
+        self.generation += 1;
+        self.changes += 1;
+    }
+
+    /// Forgets what is too old or is told no more, and notes who has fallen silent; to be called often.
     pub fn sweep(&mut self, now: Instant) {
         if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP_EVERY) {
             return;
         }
         self.swept = Some(now);
-        let before = self.networks();
+        let mut has_changed = false;
         for heard in self.by_node.values_mut() {
-            heard.networks.retain(|_, told| now.saturating_duration_since(told.at) < FORGET_AFTER);
+            let (before, told) = (heard.networks.len(), heard.told);
+            let is_told_no_more = |at| told.is_some_and(|told| told.saturating_duration_since(at) >= FORGET_AFTER);
+            heard.networks.retain(|_, known| !is_told_no_more(known.at) && known.as_of(now).age_s < KEEP_S);
+            let is_current = told.is_some_and(|told| now.saturating_duration_since(told) < FORGET_AFTER);
+            has_changed |= heard.networks.len() != before || heard.is_current != is_current;
+            heard.is_current = is_current;
         }
         self.by_node.retain(|_, heard| !heard.networks.is_empty());
-        self.generation += u64::from(self.networks() != before);
+        if has_changed {
+            self.note_change();
+        }
     }
 
     /// Forgets what the others measured.
     pub fn forget(&mut self) {
         self.by_node.clear();
-        self.generation += 1;
+        self.note_change();
     }
 
-    /// What the others measured: the region of each, and its networks in no order.
-    pub fn heard(&self, now: Instant) -> Vec<(String, Vec<Cell>)> {
-        let cells = |heard: &Heard| heard.networks.values().map(|told| told.as_of(now)).collect();
-        self.by_node.values().map(|heard| (heard.region.clone(), cells(heard))).collect()
+    /// What the others measured.
+    pub fn heard(&self, now: Instant) -> Vec<Others> {
+        let all = self.by_node.values().map(|heard| Others {
+            region: heard.region.clone(),
+            is_current: heard.is_current,
+            cells: heard.networks.values().map(|told| told.as_of(now)).collect(),
+        });
+        all.collect()
     }
 
-    /// Of another server: its region, and how many networks it measured; `None`: nothing was heard.
+    /// The other servers by name, where each stands, and how many networks it measured.
+    pub fn networks_by_node(&self) -> impl Iterator<Item = (&str, &str, usize)> {
+        self.by_node.iter().map(|(node, heard)| (node.as_str(), heard.region.as_str(), heard.networks.len()))
+    }
+
+    /// Of another server: its region, and how many networks it measured; `None`: nothing is known.
     pub fn of(&self, node: &str) -> Option<(&str, usize)> {
         self.by_node.get(node).map(|heard| (heard.region.as_str(), heard.networks.len()))
     }
 
     /// Counts up whenever what the others measured changes so much that estimates may: networks that come and go, levels that move by
-    /// more than a millisecond, samples that are a third more or less.
+    /// more than a millisecond, samples that are a third more or less, servers that fall silent.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Counts up whenever what the others measured is another than before, but for its age.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Figures that were left out, since they cannot be or there was no room.
@@ -283,6 +300,11 @@ impl Latencies {
     fn networks(&self) -> usize {
         self.by_node.values().map(|heard| heard.networks.len()).sum()
     }
+}
+
+/// True for what can be the name of a region.
+fn is_region(text: &str) -> bool {
+    (1..=REGION_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
 }
 
 impl Heard {
@@ -304,70 +326,69 @@ impl Heard {
 mod tests {
     use super::*;
 
-    fn cell(n: u32, rtt_ms: f32) -> Cell {
+    pub(super) fn cell(n: u32, rtt_ms: f32) -> Cell {
         let network = Network::of(std::net::Ipv4Addr::from_bits(n << 8).into());
         Cell { network, rtt_ms, samples: 4, age_s: 10, sends_subnets: false }
     }
 
-    fn own(cells: Vec<Cell>, at: Instant) -> Own {
-        Own { region: "eu".into(), cells: cells.into(), at }
-    }
-
-    fn said(cells: &[Cell]) -> message::Cells {
+    pub(super) fn said(cells: &[Cell]) -> message::Cells {
         message::Cells { region: "eu".into(), networks: cells.iter().map(Cell::written).collect() }
     }
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_changed_is_told_at_once_and_all_of_it_now_and_then() {
+    fn what_is_heard_grows_old_by_the_clock_here_and_is_forgotten_when_its_server_tells_it_no_more() {
         let begun = Instant::now();
-        let mut teller = Teller::default();
-        let mut told = |cells: &[Cell], at: Instant| {
-            let block = teller.round(&own(cells.to_vec(), at), at);
-            block.map_or(0, |block| block.networks.len())
-        };
-        assert_eq!(told(&[cell(1, 10.0), cell(2, 20.0)], begun), 2);
-        assert_eq!(told(&[cell(1, 10.0), cell(2, 20.0)], begun + MINUTE), 0);
-        assert_eq!(told(&[cell(1, 10.0), cell(2, 21.0), cell(3, 5.0)], begun + 2 * MINUTE), 2);
-        assert_eq!(told(&[cell(1, 10.0), cell(2, 21.0), cell(3, 5.0)], begun + 10 * MINUTE), 1);
-        assert_eq!(told(&[cell(1, 10.0), cell(2, 21.0), cell(3, 5.0)], begun + 12 * MINUTE), 2);
+        let mut latencies = Latencies::default();
+        latencies.take("a", &said(&[cell(1, 10.0), cell(2, 20.0)]), begun);
+        let (generation, changes) = (latencies.generation(), latencies.changes());
+        latencies.take("a", &said(&[cell(1, 10.02)]), begun + MINUTE);
+        assert_eq!((latencies.generation(), latencies.changes()), (generation, changes), "nothing new");
+        let heard = latencies.heard(begun + 3 * MINUTE).remove(0).cells;
+        assert!(heard.contains(&Cell { age_s: 130, ..cell(1, 10.0) }), "{heard:?}");
+        latencies.take("a", &said(&[cell(1, 10.0)]), begun + 59 * MINUTE);
+        latencies.sweep(begun + 59 * MINUTE);
+        assert_eq!(latencies.of("a"), Some(("eu", 2)));
+        latencies.take("a", &said(&[cell(1, 10.0)]), begun + 60 * MINUTE);
+        latencies.sweep(begun + 61 * MINUTE);
+        assert_eq!((latencies.of("a"), latencies.generation()), (Some(("eu", 1)), generation + 1));
     }
 
     #[test]
-    fn the_heaviest_are_told_first_and_never_too_many_at_once() {
-        let now = Instant::now();
-        // As unlike each other as networks are: 24 bits of a prefix, and figures that have nothing to do with it.
-        let unlike = |n: u32| {
-            let bits = n.wrapping_mul(0x9e37_79b1);
-            let (rtt_ms, samples) = ((bits >> 3 & 0x3ff) as f32 / 4.0 + 1.0, 1 + (bits >> 13 & 31));
-            Cell { samples, age_s: (bits % 86_400).into(), ..cell(bits >> 8, rtt_ms) }.rounded()
-        };
-        let all: Vec<Cell> = (0..NETWORKS_AT_ONCE as u32 * 2 + 5).map(unlike).collect();
-        let (mut teller, own) = (Teller::default(), own(all, now));
-        let mut rounds = Vec::new();
-        while let Some(block) = teller.round(&own, now) {
-            rounds.push(block.networks.len());
-            let bytes = message::Message { cells: Some(block), ..message::Message::default() }.encode();
-            assert!(bytes.len() < 30_000, "{} bytes", bytes.len());
-        }
-        assert_eq!(rounds, [NETWORKS_AT_ONCE, NETWORKS_AT_ONCE, 5]);
-        assert_eq!(own.blocks(now).next().unwrap().networks[0].network, "0.0.0.0/24");
-    }
-
-    #[test]
-    fn what_is_heard_grows_old_by_the_clock_here_and_is_forgotten_when_nobody_tells_it_again() {
+    fn what_a_silent_server_measured_is_the_second_best_and_stays_until_it_is_old() {
+        const DAY: Duration = Duration::from_secs(86_400);
         let begun = Instant::now();
         let mut latencies = Latencies::default();
         latencies.take("a", &said(&[cell(1, 10.0)]), begun);
-        assert_eq!(latencies.generation(), 1);
-        latencies.take("a", &said(&[cell(1, 10.02)]), begun + MINUTE);
-        assert_eq!(latencies.generation(), 1, "nothing new");
-        assert_eq!(latencies.heard(begun + 3 * MINUTE)[0].1, [Cell { age_s: 130, ..cell(1, 10.0) }]);
+        let (is_current, generation) = (|all: &Latencies| all.heard(begun)[0].is_current, latencies.generation());
         latencies.sweep(begun + 59 * MINUTE);
-        assert_eq!(latencies.of("a"), Some(("eu", 1)));
-        latencies.sweep(begun + 61 * MINUTE);
-        assert_eq!((latencies.of("a"), latencies.generation()), (None, 2));
+        assert!(is_current(&latencies) && latencies.generation() == generation);
+        latencies.sweep(begun + 60 * MINUTE);
+        assert!(!is_current(&latencies) && latencies.generation() == generation + 1);
+        latencies.sweep(begun + 20 * DAY);
+        assert_eq!(latencies.heard(begun + 20 * DAY)[0].cells, [Cell { age_s: 20 * 86_400 + 10, ..cell(1, 10.0) }]);
+        latencies.take("a", &said(&[cell(1, 10.0)]), begun + 20 * DAY);
+        assert!(is_current(&latencies) && latencies.generation() > generation + 1);
+        latencies.sweep(begun + 50 * DAY);
+        assert_eq!(latencies.of("a"), None);
+    }
+
+    #[test]
+    fn what_silent_servers_measured_makes_room_first() {
+        let begun = Instant::now();
+        let mut latencies = Latencies::default();
+        let all: Vec<Cell> = (0..NETWORKS_MAX as u32 / 2).map(|n| cell(n, 10.0)).collect();
+        latencies.take("gone", &said(&all), begun);
+        latencies.take("a", &said(&all), begun + 30 * MINUTE);
+        latencies.sweep(begun + 60 * MINUTE);
+        latencies.take("b", &said(&all), begun + 61 * MINUTE);
+        assert_eq!([latencies.of("gone"), latencies.of("b")], [None, Some(("eu", NETWORKS_MAX / 2))]);
+        assert_eq!((latencies.networks(), latencies.left_out()), (NETWORKS_MAX, 0));
+        for n in 0..PEERS_MAX + 5 {
+            latencies.take(&format!("n{n}"), &said(&[cell(1, 10.0)]), begun + 62 * MINUTE);
+        }
+        assert_eq!(latencies.by_node.len(), PEERS_MAX);
     }
 
     #[test]
@@ -399,9 +420,10 @@ mod tests {
             (0..NETWORKS_MAX as u32 + 5).map(|n| Cell { samples: 1 + n % 2, ..cell(n, 10.0) }).collect();
         latencies.take("a", &said(&all), now);
         assert_eq!((latencies.of("a"), latencies.left_out()), (Some(("eu", NETWORKS_MAX)), 5));
+        assert_eq!(latencies.of("a").map(|(_, networks)| networks), Some(latencies.networks()));
         latencies.take("b", &said(&all), now);
         assert_eq!(latencies.networks(), NETWORKS_MAX);
-        assert!(latencies.heard(now)[0].1.iter().all(|cell| cell.samples == 2), "those with most samples stay");
+        assert!(latencies.heard(now)[0].cells.iter().all(|cell| cell.samples == 2), "those with most samples stay");
     }
 
     #[test]

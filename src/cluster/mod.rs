@@ -25,7 +25,7 @@ use self::{
     peers::Peers,
 };
 pub use self::{
-    latencies::{Cell, Own},
+    latencies::{Cell, Kept, Others, Own},
     message::Rises,
     peers::Seen,
 };
@@ -97,6 +97,8 @@ pub struct View {
     pub left_out: u64,
     /// The other servers by name.
     pub nodes: Vec<NodeView>,
+    /// Servers that are none of them any more: the name of each, where it measured from, and how many of its networks are known here.
+    pub remembered: Vec<(String, String, usize)>,
 }
 
 /// Another server as people are told.
@@ -176,6 +178,9 @@ impl Cluster {
             measured: latencies.of(name).map(|(region, networks)| (region.to_string(), networks)),
             problem: peer.problem().map(str::to_string),
         });
+        let is_peer = |node: &str| shared.peers.iter().any(|(name, _)| name == node);
+        let remembered = latencies.networks_by_node().filter(|(node, ..)| !is_peer(node));
+        let remembered = remembered.map(|(node, region, networks)| (node.to_string(), region.to_string(), networks));
         let link = self.link.state();
         let mute = format!(
             "what this server says does not come back; may its user publish `{0}.{1}.>` and subscribe to `{0}.>`?",
@@ -190,6 +195,7 @@ impl Cluster {
             rejected: shared.rejected,
             left_out: latencies.left_out(),
             nodes: nodes.collect(),
+            remembered: remembered.collect(),
             config,
             link,
         })
@@ -222,9 +228,24 @@ impl Cluster {
         self.latencies().measure(own);
     }
 
-    /// What the others measured: the region of each by its name, and its networks in no order.
-    pub fn measured(&self, now: Instant) -> Vec<(String, Vec<Cell>)> {
+    /// What the others measured.
+    pub fn measured(&self, now: Instant) -> Vec<Others> {
         self.latencies().heard(now)
+    }
+
+    /// The same for a file that is written at `now_s` (Unix time), which is `now`.
+    pub fn remember_measured(&self, now: Instant, now_s: u64) -> Vec<Kept> {
+        self.latencies().remember(now, now_s)
+    }
+
+    /// Takes in what such a file held: so many networks, and so many that were left out.
+    pub fn recall_measured(&self, kept: Vec<Kept>, now: Instant, now_s: u64) -> (usize, usize) {
+        self.latencies().recall(kept, now, now_s)
+    }
+
+    /// Counts up whenever [`Cluster::measured`] is another than before, but for its age.
+    pub fn measured_changes(&self) -> u64 {
+        self.latencies().changes()
     }
 
     /// Counts up whenever [`Cluster::measured`] changes so much that estimates may.

@@ -14,7 +14,7 @@ use super::{
     exchange::{Carrier, Event, Link, Outgoing, random},
     subject,
 };
-use crate::config::model::Cluster;
+use crate::config::{model::Cluster, nats::Credentials};
 
 /// The first pause after a connection that failed, and the longest: servers that lost NATS together are back together, not one by one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -147,13 +147,12 @@ fn with_credentials(path: &Path) -> Result<ConnectOptions, String> {
     let shown = path.display();
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("the credentials {shown} cannot be read: {error}"))?;
-    if text.contains("-----BEGIN NATS USER JWT-----") {
-        return ConnectOptions::with_credentials(&text)
-            .map_err(|error| format!("the credentials {shown} are broken: {error}"));
+    match Credentials::find(&text) {
+        Some(Credentials::Jwt(text)) => ConnectOptions::with_credentials(text)
+            .map_err(|error| format!("the credentials {shown} are broken: {error}")),
+        Some(Credentials::Seed(seed)) => Ok(ConnectOptions::with_nkey(seed.to_string())),
+        None => Err(format!("the credentials {shown} hold neither a JWT nor the seed of a user")),
     }
-    let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
-    let seed = seed.ok_or_else(|| format!("the credentials {shown} hold neither a JWT nor the seed of a user"))?;
-    Ok(ConnectOptions::with_nkey(seed.to_string()))
 }
 
 /// Why there is no connection, for people.

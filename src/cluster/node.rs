@@ -1,10 +1,12 @@
 //! This server among the others: tells them what it sees, hears what they see, and gives the board what follows. Knows nothing of what
 //! carries messages.
 
+mod answers;
+mod hearing;
 mod measured;
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -13,16 +15,14 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
+use self::hearing::Compared;
 use super::{
     Cluster, Decisions, Shared,
     exchange::{Event, Exchange, random},
     latencies::Teller,
-    message::{
-        Ask, Beat, DECISION_BYTES_AT_ONCE, DECISIONS_AT_ONCE, Delta, Message, OBSERVATIONS_AT_ONCE, Observation, Seen,
-        Snapshot,
-    },
+    message::{Ask, Beat, Delta, Message, OBSERVATIONS_AT_ONCE, Observation, Seen},
     now,
-    peers::{FRESH_FOR, Taken},
+    peers::FRESH_FOR,
     subject::Topic,
 };
 use crate::{
@@ -47,9 +47,6 @@ const JUDGE_PAUSE: Duration = Duration::from_millis(10);
 const SETTLES_IN: Duration = Duration::from_secs(1);
 /// Who asks is answered again after so long at the soonest.
 const ANSWER_AGAIN: Duration = Duration::from_millis(300);
-/// A server whose decisions still differ from ours after we asked for them is asked again after so long, then twice as long.
-const COMPARE_AGAIN_MIN: Duration = Duration::from_secs(1);
-const COMPARE_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// From one telling of measured round trips to the next.
 const TELL_MEASURED_EVERY: Duration = Duration::from_secs(2);
 /// Runs of our own that may still come back to us.
@@ -68,16 +65,6 @@ enum What {
     Views,
     Decisions,
     Cells,
-}
-
-/// Digests of decisions that differed when a server was asked for them.
-#[derive(Debug)]
-struct Compared {
-    theirs: u64,
-    ours: u64,
-    at: Instant,
-    /// It is not asked again for so long.
-    pause: Duration,
 }
 
 /// This server among the others.
@@ -326,155 +313,6 @@ impl<'c> Member<'c> {
         }
         self.answered.retain(|_, answered| at.saturating_duration_since(*answered) < ANSWER_AGAIN);
     }
-
-    fn hear(&mut self, from: &str, topic: &Topic, bytes: &[u8]) {
-        if from == self.config.node {
-            return self.hear_myself(topic, bytes);
-        }
-        let (at, wall) = now();
-        let message = match Message::decode(bytes) {
-            Ok(message) => message,
-            Err(error) => {
-                let mut shared = self.cluster.shared();
-                shared.rejected += 1;
-                let is_news = shared.peers.iter().all(|(name, peer)| name != from || peer.problem().is_none());
-                shared.peers.note_problem(from, error.to_string(), at);
-                drop(shared);
-                if is_news {
-                    tracing::warn!(node = from, %error, "what a server of the cluster said was not taken in");
-                }
-                return;
-            }
-        };
-        let mut all = Taken::default();
-        let mut shared = self.cluster.shared();
-        shared.peers.hear(from, at);
-        let digest = message.beat.as_ref().map(|beat| beat.decisions);
-        let (beat, delta, snapshot) = (message.beat, message.delta, message.snapshot);
-        let taken = match topic {
-            Topic::Health => [
-                delta.map(|delta| shared.peers.delta(from, delta, at, wall)),
-                beat.map(|beat| shared.peers.beat(from, beat, at)),
-            ],
-            Topic::To(_) => [snapshot.map(|part| shared.peers.snapshot(from, part, at, wall)), None],
-            Topic::Ask | Topic::Decide | Topic::Latency => [None, None],
-        };
-        drop(shared);
-        if let (Topic::Latency | Topic::To(_), Some(cells)) = (topic, &message.cells) {
-            self.cluster.latencies().take(from, cells, at);
-        }
-        for taken in taken.into_iter().flatten() {
-            all.targets.extend(taken.targets);
-            all.asks |= taken.asks;
-            all.is_new |= taken.is_new;
-        }
-        if all.is_new {
-            tracing::info!(node = from, "server of the cluster is heard; its view counts");
-        }
-        let lacks_decisions = digest.is_some_and(|digest| self.lacks_decisions(from, digest, at));
-        let lacks_cells = all.is_new && self.was_away(at);
-        if all.asks || lacks_decisions || lacks_cells {
-            let of = Some(from.to_string());
-            let ask = Ask { of, views: all.asks, decisions: lacks_decisions, cells: lacks_cells };
-            self.say(Topic::Ask, &asking(ask));
-        }
-        self.touch(&all.targets);
-        match (topic, message.ask) {
-            (Topic::Ask, Some(ask)) => self.answer(from, &ask, at),
-            (Topic::Decide, _) => {
-                // A new decision is its own server's to tell; old ones are passed on by all.
-                let own = message.decisions.into_iter().filter(|decision| decision.node == from).collect();
-                self.decisions.take(from, own);
-            }
-            (Topic::To(_), _) if !message.decisions.is_empty() => self.decisions.take(from, message.decisions),
-            _ => {}
-        }
-    }
-
-    /// What we said ourselves comes back: how long that takes, and whether somebody else speaks under our name.
-    fn hear_myself(&mut self, topic: &Topic, bytes: &[u8]) {
-        const BEAT_BYTES_MAX: usize = 1000;
-        if *topic != Topic::Health || bytes.len() > BEAT_BYTES_MAX {
-            return;
-        }
-        let Ok(Message { beat: Some(beat), .. }) = Message::decode(bytes) else { return };
-        let (at, _) = now();
-        let is_ours = self.runs.contains(&beat.run) || beat.run == 0;
-        let mut shared = self.cluster.shared();
-        if is_ours {
-            self.echo_at = at;
-            if beat.beat == self.beats {
-                shared.round_trip = Some(at.saturating_duration_since(self.beat_at));
-            }
-        } else if !std::mem::replace(&mut shared.has_double, true) {
-            let node = &self.config.node;
-            tracing::warn!(node, "another server has the same name; give each a `node` of its own in [cluster]");
-        }
-    }
-
-    /// True when a server knows other decisions than we do, and should be asked for them.
-    fn lacks_decisions(&mut self, from: &str, theirs: u64, at: Instant) -> bool {
-        let ours = self.decisions.digest();
-        if theirs == ours {
-            self.compared.remove(from);
-            return false;
-        }
-        let before = self.compared.get(from).filter(|asked| (asked.theirs, asked.ours) == (theirs, ours));
-        let is_asked = |asked: &Compared| at.saturating_duration_since(asked.at) < asked.pause;
-        if before.is_some_and(is_asked) {
-            return false;
-        }
-        let pause = before.map_or(COMPARE_AGAIN_MIN, |asked| (asked.pause * 2).min(COMPARE_AGAIN_MAX));
-        self.compared.insert(from.to_string(), Compared { theirs, ours, at, pause });
-        true
-    }
-
-    fn answer(&mut self, from: &str, ask: &Ask, at: Instant) {
-        if ask.of.as_ref().is_some_and(|of| *of != self.config.node) {
-            return;
-        }
-        let to = Topic::To(from.to_string());
-        let mut is_due = |what| match self.answered.entry((from.to_string(), what)) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(place) => {
-                place.insert(at);
-                true
-            }
-        };
-        let (views, decisions) = (ask.views && is_due(What::Views), ask.decisions && is_due(What::Decisions));
-        if ask.cells && is_due(What::Cells) {
-            self.tell_all_measured(&to, at);
-        }
-        if views {
-            let (_, wall) = now();
-            let views: Vec<Observation> = self.told.iter().filter_map(|told| told.as_of(wall)).collect();
-            let parts: Vec<&[Observation]> = match views.is_empty() {
-                true => vec![&[]],
-                false => views.chunks(OBSERVATIONS_AT_ONCE).collect(),
-            };
-            for (part, views) in (0..).zip(&parts) {
-                let (run, seq, parts) = (self.run(), self.seq, parts.len() as u32);
-                let snapshot = Snapshot { run, seq, part, parts, views: views.to_vec() };
-                self.say(to.clone(), &Message { snapshot: Some(snapshot), ..Message::default() });
-            }
-        }
-        if decisions {
-            for decisions in in_messages(&self.decisions.all()) {
-                self.say(to.clone(), &Message { decisions: decisions.to_vec(), ..Message::default() });
-            }
-        }
-    }
-
-    /// Tells the others what was decided here.
-    fn tell_decisions(&mut self) {
-        let ours = |all: Vec<super::Decision>| all.into_iter().filter(|decision| decision.node == self.config.node);
-        let new: Vec<_> = ours(self.decisions.all()).filter(|decision| decision.counter > self.decided).collect();
-        let Some(highest) = new.iter().map(|decision| decision.counter).max() else { return };
-        self.decided = highest;
-        for decisions in in_messages(&new) {
-            self.say(Topic::Decide, &Message { decisions: decisions.to_vec(), ..Message::default() });
-        }
-    }
 }
 
 impl Told {
@@ -483,21 +321,6 @@ impl Told {
         let age_s = wall.duration_since(self.since).map_or(0, |age| age.as_secs());
         (self.said.seen != Seen::Nothing).then(|| Observation { age_s, ..self.said.clone() })
     }
-}
-
-/// Decisions in parts that fit into a message each.
-fn in_messages(decisions: &[super::Decision]) -> Vec<&[super::Decision]> {
-    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (at, decision) in decisions.iter().enumerate() {
-        let len = decision.text_len();
-        if at > start && (at - start == DECISIONS_AT_ONCE || bytes + len > DECISION_BYTES_AT_ONCE) {
-            parts.push(&decisions[start..at]);
-            (start, bytes) = (at, 0);
-        }
-        bytes += len;
-    }
-    parts.extend((start < decisions.len()).then(|| &decisions[start..]));
-    parts
 }
 
 fn asking(ask: Ask) -> Message {

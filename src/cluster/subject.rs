@@ -1,8 +1,7 @@
 //! Subjects: who says what to whom. The sender stands in the subject, so that NATS can hold each server to its own name
 //! (`publish: "PREFIX.NAME.>"`), and what a message says of its sender needs no belief.
 
-/// Longest name of a node or prefix, in bytes.
-pub const NAME_BYTES_MAX: usize = 64;
+use crate::config::nats::is_name;
 
 /// What a message is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +52,6 @@ pub fn parse(prefix: &str, subject: &str) -> Option<(String, Topic)> {
         _ => Topic::To(topic.strip_prefix("to.").filter(|peer| is_name(peer))?.to_string()),
     };
     is_name(node).then(|| (node.to_string(), topic))
-}
-
-/// True for a name that can stand in a subject.
-pub fn is_name(text: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits)
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl Net {
     /// The round trips that a server knows of others, with their regions.
     fn measured(&self, server: usize) -> Vec<(String, f32)> {
         let all = self.servers[server].cluster.measured(now().0);
-        all.into_iter().flat_map(|(region, cells)| cells.into_iter().map(move |c| (region.clone(), c.rtt_ms))).collect()
+        all.iter().flat_map(|of| of.cells.iter().map(|cell| (of.region.clone(), cell.rtt_ms))).collect()
     }
 
     fn sees_itself(&self, server: usize, target: usize) -> Sees {

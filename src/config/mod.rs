@@ -15,6 +15,7 @@ pub mod identity;
 pub mod keys;
 mod leaf;
 pub mod model;
+pub mod nats;
 pub mod report;
 mod section;
 mod spec;

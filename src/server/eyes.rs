@@ -2,6 +2,7 @@
 //! same figures make the same rows on every server: rounded, aged by whole hours, in one order.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -11,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{live::Live, world::unix_s};
 use crate::{
-    cluster::{Cell, Own},
+    cluster::{Cell, Others, Own},
     config::model::{Config, RegionId},
     geo::Network,
     latency::{
@@ -41,34 +42,53 @@ pub fn rows(live: &Live, config: &Config) -> Vec<Row> {
     let regions: HashMap<&str, RegionId> =
         config.regions.iter().zip(0..).map(|(region, n)| (region.name.as_str(), RegionId(n))).collect();
     let own = live.learning.cells(config, now_s);
-    let mut all: Vec<(RegionId, Cell)> = own.iter().map(|known| (known.region, own_cell(known, now_s))).collect();
-    for (region, cells) in live.cluster.measured(Instant::now()) {
-        if let Some(region) = regions.get(region.as_str()) {
-            all.extend(cells.into_iter().map(|cell| (*region, cell)));
+    let own = own.iter().map(|known| Figure { region: known.region, cell: own_cell(known, now_s), is_current: true });
+    let mut all: Vec<Figure> = own.collect();
+    for Others { region, is_current, cells } in live.cluster.measured(Instant::now()) {
+        if let Some(&region) = regions.get(region.as_str()) {
+            all.extend(cells.into_iter().map(|cell| Figure { region, cell, is_current }));
         }
     }
     combine(all)
 }
 
-/// One row for each network and region. Where several servers stand in one region, the one with most samples behind its figure speaks for
-/// it, then the one with the newest.
-fn combine(mut all: Vec<(RegionId, Cell)>) -> Vec<Row> {
-    for (_, cell) in &mut all {
+/// What one server measured.
+#[derive(Debug, Clone)]
+struct Figure {
+    region: RegionId,
+    cell: Cell,
+    /// Its server still tells.
+    is_current: bool,
+}
+
+impl Figure {
+    /// What it is a figure of.
+    fn place(&self) -> (Network, usize) {
+        (self.cell.network, self.region.index())
+    }
+
+    /// The one that speaks for its place comes first.
+    fn order(&self, other: &Figure) -> Ordering {
+        let (x, y) = (&self.cell, &other.cell);
+        let by_place = self.place().cmp(&other.place()).then(other.is_current.cmp(&self.is_current));
+        by_place.then(y.samples.cmp(&x.samples)).then(x.age_s.cmp(&y.age_s)).then(x.rtt_ms.total_cmp(&y.rtt_ms))
+    }
+}
+
+/// One row for each network and region. Where several servers stand, or stood, in one region, those that still tell come before those
+/// that are silent; among them the one with most samples behind its figure speaks for it, then the one with the newest.
+fn combine(mut all: Vec<Figure>) -> Vec<Row> {
+    for Figure { cell, .. } in &mut all {
         cell.age_s -= cell.age_s % AGE_STEP_S;
     }
-    let place = |(region, cell): &(RegionId, Cell)| (cell.network, region.index());
-    all.sort_unstable_by(|a, b| {
-        let (x, y) = (&a.1, &b.1);
-        let by_place = place(a).cmp(&place(b));
-        by_place.then(y.samples.cmp(&x.samples)).then(x.age_s.cmp(&y.age_s)).then(x.rtt_ms.total_cmp(&y.rtt_ms))
-    });
-    let row = |group: &[(RegionId, Cell)]| {
-        let (region, Cell { network, rtt_ms, samples, age_s, .. }) = group[0];
-        let is_alone = group.iter().any(|(_, cell)| cell.sends_subnets);
+    all.sort_unstable_by(Figure::order);
+    let row = |group: &[Figure]| {
+        let Figure { region, cell: Cell { network, rtt_ms, samples, age_s, .. }, .. } = group[0];
+        let is_alone = group.iter().any(|figure| figure.cell.sends_subnets);
         let network = measurement::Network::Prefix(network.prefix());
         Row { network, region, rtt_ms, samples, age_s, is_alone }
     };
-    all.chunk_by(|a, b| place(a) == place(b)).map(row).collect()
+    all.chunk_by(|a, b| a.place() == b.place()).map(row).collect()
 }
 
 fn own_cell(known: &learn::Cell, now_s: u64) -> Cell {
@@ -130,12 +150,14 @@ mod tests {
     #[test]
     fn the_same_figures_in_any_order_make_the_same_rows() {
         let (eu, us) = (RegionId(0), RegionId(1));
+        let figure = |region, cell| Figure { region, cell, is_current: true };
         let mut all = vec![
-            (us, cell("192.0.2.0/24", 80.0, 4, 3700)),
-            (eu, cell("192.0.2.0/24", 12.0, 4, 100)),
-            (eu, cell("192.0.2.0/24", 10.0, 8, 9000)),
-            (eu, Cell { sends_subnets: true, ..cell("192.0.2.0/24", 9.0, 8, 9100) }),
-            (eu, cell("2001:db8::/56", 30.0, 1, 0)),
+            figure(us, cell("192.0.2.0/24", 80.0, 4, 3700)),
+            figure(eu, cell("192.0.2.0/24", 12.0, 4, 100)),
+            figure(eu, cell("192.0.2.0/24", 10.0, 8, 9000)),
+            figure(eu, Cell { sends_subnets: true, ..cell("192.0.2.0/24", 9.0, 8, 9100) }),
+            Figure { is_current: false, ..figure(eu, cell("192.0.2.0/24", 99.0, 1000, 0)) },
+            figure(eu, cell("2001:db8::/56", 30.0, 1, 0)),
         ];
         let rows = combine(all.clone());
         let told: Vec<_> =

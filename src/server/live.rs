@@ -17,6 +17,7 @@ pub use self::overrides::{Decided, Undecided};
 
 use super::{
     confine::Confinement,
+    heard,
     learning::{Learner, Learning},
     overrides::Overrides,
     parallel::for_each,
@@ -167,6 +168,9 @@ impl Live {
         let changes = board.changes_since(0);
         let cluster = Arc::new(Cluster::default());
         cluster.configure(world.config.cluster.as_ref());
+        if cluster.node().is_some() {
+            heard::recall(&state, &cluster);
+        }
         let overrides = overrides::recall(&state, cluster.node().as_deref());
         let mut health = Health::new(&world, &overrides);
         health.take_in(&world, &changes);

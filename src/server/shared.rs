@@ -16,7 +16,10 @@ use super::{
     overrides::{CONFLICTS_MAX, Decision, KNOWS_MAX, Override, Target},
     world::unix_s,
 };
-use crate::cluster::{self, Decisions, message, subject::is_name};
+use crate::{
+    cluster::{self, Decisions, message},
+    config::nats::is_name,
+};
 
 /// Longest target, reason and name of a person in a decision of another server, in bytes.
 const TEXT_BYTES_MAX: usize = 600;

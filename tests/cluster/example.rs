@@ -1,6 +1,6 @@
 //! The example in `config/cluster/`, with keys, certificates and addresses of the test.
 
-use std::fs;
+use std::{fs, net::SocketAddr};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
@@ -69,6 +69,28 @@ fn example_node(folder: &Folder, name: &str, key: &str, urls: &str) -> Node {
     Node::start_with(name, &text)
 }
 
+/// What somebody can do who took the key of `ap-1`: says under the names of others that a region is down, and then under its own what is
+/// no message.
+fn speak_as_ap(folder: &Folder, nats: SocketAddr) {
+    isochrone::health::install_crypto_provider();
+    let seed = fs::read_to_string(folder.path().join("ap-1.key")).unwrap();
+    let seed = seed.lines().find(|line| line.starts_with("SU")).expect("a seed").to_string();
+    let decision =
+        r#"{"v":1,"needs":1,"say":{"decisions":[{"counter":9,"node":"eu-1","target":"ap","state":"down"}]}}"#;
+    let speak = async {
+        let options = async_nats::ConnectOptions::with_nkey(seed).add_root_certificates(folder.path().join("ca.pem"));
+        let client = options.connect(format!("tls://{nats}")).await.expect("the key is good");
+        for topic in ["health", "latency", "ask", "decide", "to.us-1", "to.eu-1"] {
+            for payload in ["garbage", decision] {
+                client.publish(format!("isochrone.eu-1.{topic}"), payload.into()).await.unwrap();
+            }
+        }
+        client.publish("isochrone.ap-1.health", "garbage".into()).await.unwrap();
+        client.flush().await.unwrap();
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(speak);
+}
+
 #[test]
 fn the_example_works_and_holds_each_server_to_its_own_name() {
     let folder = Folder::new();
@@ -105,6 +127,19 @@ fn the_example_works_and_holds_each_server_to_its_own_name() {
         assert_eq!((node.counting(), &node.cluster()["problem"]), (3, &Value::Null), "{}", node.name);
         assert!(node.cluster()["nodes"].as_array().unwrap().iter().all(|node| node["problem"].is_null()));
     }
+    speak_as_ap(&folder, others[1].clients);
+    let problem = |of: &str| {
+        let nodes = us.cluster()["nodes"].clone();
+        nodes.as_array().unwrap().iter().find(|node| node["name"] == of).map(|node| node["problem"].clone())
+    };
+    // All that was said before has come by then, or never will.
+    wait_until("garbage to be told from messages", || {
+        problem("ap-1").is_some_and(|problem| problem.to_string().contains("it is no message"))
+    });
+    assert_eq!((problem("eu-1"), us.counting(), eu.counting()), (Some(Value::Null), 3, 3));
+    assert!(us.get("/metrics").contains("isochrone_cluster_rejected_messages_total 1\n"), "{}", us.get("/metrics"));
+    assert_eq!(us.status()["regions"][2]["forced"], Value::Null, "nobody decides under another's name");
+
     // One NATS server less is none too few.
     drop(first);
     wait_until("all to be connected to the other two", || {

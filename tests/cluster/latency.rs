@@ -115,4 +115,15 @@ fn what_each_server_measured_from_its_region_decides_the_answers_of_all() {
         let told = estimates(&watcher);
         told[0][2] == 8 && told[1][2] == 8 && told == estimates(&late)
     });
+
+    // Nor does a restart forget it where nobody is left who could tell it again.
+    let told = estimates(&late);
+    drop((nats, b, watcher));
+    let late = late.restart();
+    wait_until("it to be remembered", || answers(&late, A) && estimates(&late) == told);
+    let cluster = late.cluster();
+    assert_eq!(cluster["connected"], false);
+    assert_eq!(cluster["remembered"][0], json!({"name": "a", "region": "a", "networks": 1}));
+    let shown = late.folder.run(&["status", "--admin", &late.server.admin_url()]).stdout;
+    assert!(shown.contains("b is silent, measured 1 networks from b"), "{shown}");
 }

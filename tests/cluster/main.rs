@@ -1,8 +1,16 @@
 //! Servers that share what they see, with a real NATS: health by many eyes, decisions of operators, and what happens when NATS is slow, gone,
-//! refuses them or brings garbage. What each server sees is told to it by heartbeats. Needs Debian's nats-server and faketime; and root
-//! for the network namespaces of those that are cut off.
+//! refuses them or brings garbage. What each server sees is told to it by heartbeats. Needs Debian's nats-server, faketime and unbound; and
+//! root for the network namespaces of those that are cut off or far apart.
+//!
+//! ```text
+//! cargo test --test cluster                              what CI runs
+//! cargo test --test cluster -- --ignored --nocapture     the same at full length: tests/long/cluster.sh
+//! ```
 #![allow(clippy::disallowed_methods)] // it polls
 
+#[path = "../support/asker.rs"]
+mod asker;
+mod chaos;
 mod example;
 mod faults;
 mod latency;
@@ -13,6 +21,13 @@ mod netns;
 mod node;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/relay.rs"]
+mod relay;
+#[allow(dead_code)] // a part of it is used here
+#[path = "../failover/report.rs"]
+mod report;
+mod swaps;
+mod world;
 
 use nats::{Nats, publish};
 use node::{EU, Node, US, config, meet, start, wait_for_answers, wait_until};

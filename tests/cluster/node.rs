@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,6 +36,68 @@ pub struct Node {
     pub server: Program,
     /// Where it runs, if not here.
     home: Option<Arc<Namespace>>,
+    clock: Clock,
+}
+
+/// A server that was stopped, with what it kept.
+pub struct Stopped {
+    name: String,
+    folder: Folder,
+    home: Option<Arc<Namespace>>,
+    clock: Clock,
+}
+
+impl Stopped {
+    pub fn start_again(self) -> Node {
+        let Stopped { name, folder, home, clock } = self;
+        let server = match &home {
+            Some(home) => start_under(&folder, home, &clock),
+            None => folder.start_with(&SERVE, &borrowed(&clock.variables())),
+        };
+        Node { name, folder, server, home, clock }
+    }
+}
+
+/// The clock on the wall that a server goes by; its monotonic clock is always right.
+#[derive(Debug, Clone)]
+pub enum Clock {
+    Right,
+    /// So far off: `+1h`.
+    Off(String),
+    /// As far off as this file says at any moment.
+    OfFile(PathBuf),
+}
+
+impl Clock {
+    /// The library is loaded without Debian's wrapper, which would stay between.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let found = fs::read_dir("/usr/lib").unwrap().flatten();
+        let library = found.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+        let told = match self {
+            Clock::Right => return Vec::new(),
+            Clock::Off(off) => vec![("FAKETIME", off.clone())],
+            Clock::OfFile(path) => {
+                let path = path.to_str().unwrap().to_string();
+                vec![("FAKETIME_TIMESTAMP_FILE", path), ("FAKETIME_NO_CACHE", "1".into())]
+            }
+        };
+        let library = library.expect("libfaketime is installed: apt-get install faketime");
+        let preload = ("LD_PRELOAD", library.to_str().unwrap().to_string());
+        let monotonic = ["FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"].map(|name| (name, "1".to_string()));
+        told.into_iter().chain([preload]).chain(monotonic).collect()
+    }
+}
+
+fn borrowed<'v>(variables: &'v [(&'static str, String)]) -> Vec<(&'static str, &'v str)> {
+    variables.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// By `env`, which turns into the program.
+fn start_under(folder: &Folder, home: &Namespace, clock: &Clock) -> Program {
+    let variables = clock.variables();
+    let mut outer = home.command("env");
+    outer.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+    folder.start_under(outer, &SERVE, &[])
 }
 
 /// Two regions under heartbeats, and a route that goes to `eu` while that is up.
@@ -79,7 +142,7 @@ impl Node {
     pub fn start_with(name: &str, config: &str) -> Node {
         let folder = Folder::with_config(config);
         let server = folder.start(&SERVE);
-        Node { name: name.into(), folder, server, home: None }
+        Node { name: name.into(), folder, server, home: None, clock: Clock::Right }
     }
 
     /// With a file in its state directory that an earlier process left there.
@@ -88,43 +151,44 @@ impl Node {
         fs::create_dir(folder.path().join("state")).unwrap();
         folder.write(&format!("state/{file}"), text);
         let server = folder.start(&SERVE);
-        Node { name: name.into(), folder, server, home: None }
+        Node { name: name.into(), folder, server, home: None, clock: Clock::Right }
     }
 
     /// In a network namespace.
     pub fn start_in(home: Arc<Namespace>, name: &str, cluster: &str) -> Node {
-        let folder = Folder::with_config(&config(name, cluster));
-        let server = folder.start_under(home.command("env"), &SERVE, &[]);
-        Node { name: name.into(), folder, server, home: Some(home) }
+        Node::start_in_with(home, name, &config(name, cluster), Clock::Right)
     }
 
-    /// By a clock on the wall that is so far off: `+1h`. The library is loaded without Debian's wrapper, which would stay between.
+    /// The same with a configuration and a clock of its own.
+    pub fn start_in_with(home: Arc<Namespace>, name: &str, config: &str, clock: Clock) -> Node {
+        let folder = Folder::with_config(config);
+        let server = start_under(&folder, &home, &clock);
+        Node { name: name.into(), folder, server, home: Some(home), clock }
+    }
+
+    /// By a clock on the wall that is so far off: `+1h`.
     pub fn start_at(off: &str, name: &str, cluster: &str) -> Node {
         let folder = Folder::with_config(&config(name, cluster));
-        let found = fs::read_dir("/usr/lib").unwrap().flatten();
-        let library = found.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
-        let library = library.expect("libfaketime is installed: apt-get install faketime");
-        let variables = [
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("FAKETIME", off),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ];
-        let server = folder.start_with(&SERVE, &variables);
-        Node { name: name.into(), folder, server, home: None }
+        let clock = Clock::Off(off.into());
+        let server = folder.start_with(&SERVE, &borrowed(&clock.variables()));
+        Node { name: name.into(), folder, server, home: None, clock }
     }
 
     /// Ends it and starts it again, with what it kept.
     pub fn restart(self) -> Node {
-        let Node { name, folder, mut server, home } = self;
-        server.signal("TERM");
+        self.stopped("TERM").start_again()
+    }
+
+    /// Ends it by a signal.
+    pub fn stopped(self, signal: &str) -> Stopped {
+        let Node { name, folder, mut server, home, clock } = self;
+        server.signal(signal);
         server.ended();
-        let server = folder.start(&SERVE);
-        Node { name, folder, server, home }
+        Stopped { name, folder, home, clock }
     }
 
     /// Does something where it runs.
-    fn there<T: Send>(&self, work: impl FnOnce(&Program) -> T + Send) -> T {
+    pub fn there<T: Send>(&self, work: impl FnOnce(&Program) -> T + Send) -> T {
         match &self.home {
             Some(home) => home.inside(|| work(&self.server)),
             None => work(&self.server),

@@ -275,11 +275,12 @@ fn shown(times: &Times, strike: fn(&mut Site)) -> Vec<Step> {
 
 // --- Loss, delay, reordering -----------------------------------------------------------------------------------------------
 
-const LINK: Way = Way { delay: Duration::from_millis(10), jitter: Duration::from_millis(5), loss_percent: 0 };
+const LINK: Way =
+    Way { delay: Duration::from_millis(10), jitter: Duration::from_millis(5), loss_percent: 0, bytes_per_second: 0 };
 const LOSSY: Way = Way { loss_percent: 30, ..LINK };
 const RELAYED: Play = Play { times: DEFAULTS, links: |_| Some((LINK, LINK)), ..NOTHING };
 /// Packets overtake each other all the time; a probe needs two round trips of up to 460 ms.
-const FAR: Way = Way { delay: Duration::from_millis(150), jitter: Duration::from_millis(80), loss_percent: 0 };
+const FAR: Way = Way { delay: Duration::from_millis(150), jitter: Duration::from_millis(80), ..LINK };
 const REORDERED: Play = Play {
     times: BROAD,
     links: |_| Some((LINK, LINK)),

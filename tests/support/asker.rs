@@ -50,6 +50,8 @@ pub struct Record {
 pub struct Asker {
     record: Arc<Mutex<Record>>,
     ended: Arc<AtomicBool>,
+    /// It does not even wait for the last answers.
+    left: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,10 +64,10 @@ impl Asker {
         let record =
             Record { begun: Instant::now(), begun_wall: SystemTime::now(), every, asked: vec![], data: vec![] };
         let record = Arc::new(Mutex::new(record));
-        let ended = Arc::new(AtomicBool::new(false));
-        let (into, until, question) = (record.clone(), ended.clone(), question(name));
+        let [ended, left] = [false; 2].map(|is_so| Arc::new(AtomicBool::new(is_so)));
+        let (into, until, question) = (record.clone(), [ended.clone(), left.clone()], question(name));
         let thread = thread::spawn(move || ask(&socket, &into, &until, question, every));
-        Asker { record, ended, thread: Some(thread) }
+        Asker { record, ended, left, thread: Some(thread) }
     }
 
     /// What the newest answer said, and when it was asked for.
@@ -81,6 +83,12 @@ impl Asker {
         self.record.lock().unwrap().clone()
     }
 
+    /// Stops asking and waiting, and tells what there is.
+    pub fn leave(self) -> Record {
+        self.left.store(true, Ordering::Relaxed);
+        self.stop()
+    }
+
     fn end(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -91,7 +99,7 @@ impl Asker {
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.left.store(true, Ordering::Relaxed);
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -107,7 +115,14 @@ fn question(name: &str) -> Vec<u8> {
     message
 }
 
-fn ask(socket: &UdpSocket, record: &Mutex<Record>, ended: &AtomicBool, mut question: Vec<u8>, every: Duration) {
+fn ask(
+    socket: &UdpSocket,
+    record: &Mutex<Record>,
+    until: &[Arc<AtomicBool>; 2],
+    mut question: Vec<u8>,
+    every: Duration,
+) {
+    let [ended, left] = until;
     let begun = record.lock().unwrap().begun;
     let mut next = begun;
     let mut stop_at = None;
@@ -120,7 +135,7 @@ fn ask(socket: &UdpSocket, record: &Mutex<Record>, ended: &AtomicBool, mut quest
         if ended.load(Ordering::Relaxed) && stop_at.is_none() {
             stop_at = Some(now + LOST_AFTER);
         }
-        if stop_at.is_some_and(|at| now >= at || open == 0) {
+        if left.load(Ordering::Relaxed) || stop_at.is_some_and(|at| now >= at || open == 0) {
             return;
         }
         if stop_at.is_none() && now >= next {

@@ -1,4 +1,4 @@
-//! A link between two namespaces that delays, reorders and loses packets, each way as told: a TUN device at either end, and a
+//! A link between two namespaces that delays, reorders and loses packets and is as narrow as told, each way for itself: a TUN device at either end, and a
 //! thread between them that holds every packet until it is due. It writes down how long the handshakes of TCP connections take that
 //! pass it.
 #![allow(dead_code)] // each test program uses its part
@@ -30,6 +30,8 @@ pub struct Way {
     pub jitter: Duration,
     /// So many of a hundred never arrive.
     pub loss_percent: u64,
+    /// No more than this goes through; 0: as much as comes. What would wait for more than a second is lost.
+    pub bytes_per_second: u64,
 }
 
 /// The link; gone when dropped, with its devices.
@@ -45,6 +47,8 @@ type Held = Reverse<(Instant, u64, usize, Vec<u8>)>;
 
 /// How long the thread may wait without looking whether it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// As long as packets wait at a narrow link before they are lost.
+const WAITS_MAX: Duration = Duration::from_secs(1);
 
 impl Relay {
     /// Joins two namespaces with the devices and addresses that [`crate::netns::join`] gives.
@@ -132,6 +136,8 @@ fn carry(mut devices: [File; 2], ways: &Mutex<[Way; 2]>, ended: &AtomicBool, mut
     let mut held: BinaryHeap<Held> = BinaryHeap::new();
     let mut packet = vec![0; 65_536];
     let mut number = 0;
+    // When each way has let through what is waiting.
+    let mut clear = [Instant::now(); 2];
     while !ended.load(Ordering::Relaxed) {
         let now = Instant::now();
         while held.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
@@ -152,8 +158,16 @@ fn carry(mut devices: [File; 2], ways: &Mutex<[Way; 2]>, ended: &AtomicBool, mut
                 if dice.below(100) < way.loss_percent {
                     continue;
                 }
+                let now = Instant::now();
+                let takes =
+                    Duration::from_secs(len as u64).checked_div(way.bytes_per_second as u32).unwrap_or_default();
+                let passes = clear[from].max(now) + takes;
+                if passes > now + WAITS_MAX {
+                    continue;
+                }
+                clear[from] = passes;
                 let jitter = Duration::from_nanos(dice.below(way.jitter.as_nanos() as u64 + 1));
-                held.push(Reverse((Instant::now() + way.delay + jitter, number, 1 - from, packet[..len].to_vec())));
+                held.push(Reverse((passes + way.delay + jitter, number, 1 - from, packet[..len].to_vec())));
                 number += 1;
             }
         }

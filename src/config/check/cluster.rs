@@ -6,8 +6,9 @@ use super::Context;
 use crate::config::{
     files,
     model::Cluster,
+    nats::{Credentials, NAME_BYTES_MAX, is_name_byte},
     section::At,
-    spec::{ClusterSpec, is_name_byte},
+    spec::ClusterSpec,
     value::quote,
 };
 
@@ -72,7 +73,7 @@ const NO_CERTIFICATE: &str =
     "write the path of a PEM file with the certificate of the authority that signed those of the NATS servers";
 
 fn is_credentials(text: &str) -> bool {
-    text.contains("-----BEGIN NATS USER JWT-----") || text.lines().any(|line| line.trim().starts_with("SU"))
+    Credentials::find(text).is_some()
 }
 
 fn has_certificate(text: &str) -> bool {
@@ -82,7 +83,7 @@ fn has_certificate(text: &str) -> bool {
 /// The host name with `-` for what cannot stand in a subject.
 fn node_of_host(host: &str) -> String {
     let fit = |c: char| if c.is_ascii() && is_name_byte(c as u8) { c } else { '-' };
-    host.trim().chars().take(64).map(fit).collect()
+    host.trim().chars().take(NAME_BYTES_MAX).map(fit).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::config::{
+    nats::{NAME_BYTES_MAX, is_name_byte},
     section::{At, Section},
     value::{Fault, quote},
 };
@@ -24,8 +25,6 @@ pub(crate) struct ClusterSpec {
 }
 
 const EXAMPLE: &str = "write nats = [\"nats://nats.example.net:4222\"], or tls:// where it has a certificate";
-/// Longest name, in bytes.
-const NAME_BYTES_MAX: usize = 64;
 
 pub(super) fn read(section: &Section<'_>) -> ClusterSpec {
     let texts = section.texts("nats");
@@ -68,11 +67,6 @@ fn name(section: &Section<'_>, key: &str, may_have_dots: bool) -> At<String> {
         section.problems.add(&at.span, format!("{} cannot be the {key}", quote(&at.value)), help);
     }
     at
-}
-
-/// True for what a name may be made of.
-pub(crate) fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
 /// `nats://host:port` or `tls://host:port`, the port written out.

@@ -21,7 +21,7 @@ use super::{
 };
 
 pub(crate) use checks::{CheckSpec, KindSpec, Needed};
-pub(crate) use cluster::{ClusterSpec, is_name_byte};
+pub(crate) use cluster::ClusterSpec;
 pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use learning::LearningSpec;

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use self::{
     asks::{Asks, Outcome, Silence},
     sampler::Sampler,
-    store::{Measured, Remembered, Store, Taken},
+    store::{KEEP_S, Measured, Remembered, Store, Taken},
 };
 use crate::{
     config::model::RegionId,

@@ -20,8 +20,8 @@ const NEWCOMERS_MAX: usize = NETWORKS_MAX / 8;
 /// The weight of queries halves in so long.
 const WEIGHT_HALF_LIFE_S: u64 = 24 * 3600;
 
-/// What was last measured so long ago is forgotten.
-const KEEP_S: u64 = 30 * 24 * 3600;
+/// What was last measured so long ago is forgotten, in seconds.
+pub const KEEP_S: u64 = 30 * 24 * 3600;
 
 /// A network that sent client subnets within this long counts as one that does.
 const SUBNETS_LAST_S: u64 = 7 * 24 * 3600;

@@ -1,7 +1,7 @@
 //! The cluster as the admin interface tells of it.
 
 use crate::{
-    admin::status::{ClusterStatus, NodeStatus, SeenBy},
+    admin::status::{ClusterStatus, NodeStatus, RememberedStatus, SeenBy},
     answer::explain::SeenEndpoint,
     cluster,
     health::{Check, CheckKind, TargetStatus, consensus::Sees},
@@ -33,7 +33,12 @@ pub fn status(view: &cluster::View) -> ClusterStatus {
         round_trip_ms: view.round_trip.map(|time| time.as_secs_f64() * 1e3),
         quorum: view.config.quorum,
         nodes: view.nodes.iter().map(node).collect(),
+        remembered: view.remembered.iter().map(remembered).collect(),
     }
+}
+
+fn remembered((name, region, networks): &(String, String, usize)) -> RememberedStatus {
+    RememberedStatus { name: name.clone(), region: region.clone(), networks: *networks as u64 }
 }
 
 /// How each server sees a target, this one first; `doubts`: it distrusts itself.
@@ -92,6 +97,9 @@ pub fn metrics(view: &cluster::View, families: &mut Families) {
             [("node", node.name.clone())],
             node.measured.as_ref().map_or(0.0, |(_, networks)| *networks as f64),
         );
+    }
+    for (name, _, networks) in &view.remembered {
+        family.sample([("node", name.clone())], *networks as f64);
     }
     let help = "Round trips that other servers told and that were left out: they cannot be, or there was no room.";
     families.counter("cluster_networks_left_out", help).value(view.left_out as f64);
