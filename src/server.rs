@@ -12,6 +12,7 @@ pub mod moves;
 pub mod operations;
 pub mod overrides;
 mod parallel;
+pub mod query_log;
 mod rebuild;
 mod shared;
 pub mod state;
@@ -42,6 +43,7 @@ use self::{
     live::Live,
     operations::{ReloadRequest, Running},
     parallel::at_leisure,
+    query_log::Keeper as LogKeeper,
     rebuild::Rebuilder,
     state::StateDir,
     world::Past,
@@ -256,6 +258,8 @@ async fn control(
     });
     let mut files = live.world().files.clone();
     let mut rebuilder = Rebuilder::default();
+    let mut query_log = LogKeeper::new(live.query_log.clone());
+    query_log.take_up(&live.world());
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -263,7 +267,10 @@ async fn control(
         let due = tokio::select! {
             () = received(&mut terminate) => break,
             () = received(&mut interrupt) => break,
-            () = received(&mut hang_up) => Some("SIGHUP".to_string()),
+            () = received(&mut hang_up) => {
+                query_log.reopen(); // whatever comes of the reload: that is how files are rotated
+                Some("SIGHUP".to_string())
+            }
             Some(request) = asked_reloads.recv() => {
                 asker = Some(request.done);
                 Some(format!("asked by {}", request.by))
@@ -273,6 +280,7 @@ async fn control(
                 if !let_go.is_empty() {
                     free(let_go);
                 }
+                query_log.look();
                 if live.end_overrides(world::unix_s(SystemTime::now())) {
                     let live = live.clone();
                     // An error is logged, and those that have ended are not taken up again in any case.
@@ -297,6 +305,7 @@ async fn control(
             reloaded = reload(&live, &prober, &serving, &why) => {
                 if reloaded.is_ok() {
                     files = live.world().files.clone();
+                    query_log.take_up(&live.world());
                     if let Some(keeper) = &mut keeper {
                         keeper.take_up(&live.world().config);
                     }
@@ -318,6 +327,7 @@ async fn control(
     announcer.abort();
     prober.stop().await;
     let write = move || {
+        query_log.stop();
         verdicts::write(&live);
         learning::write(&live);
     };

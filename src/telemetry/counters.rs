@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    answer_times::{AnswerTimes, Times},
     classes::{DropReason, QtypeClass, RCODES, TransportKind},
     samples::{Sample, Samples},
 };
@@ -25,6 +26,7 @@ pub struct WorkerCounters {
     truncated: Counter,
     unsent: Counter,
     tcp_connections: Counter,
+    answer_times: AnswerTimes,
     samples: Samples,
     answers: Mutex<Answers>,
     /// Sums of slots that were given up, for readers.
@@ -80,6 +82,8 @@ pub struct Totals {
     pub unsent: u64,
     /// TCP connections open now.
     pub tcp_connections: u64,
+    /// How long some of the answers took, by transport.
+    pub answer_times: [Times; TransportKind::ALL.len()],
     /// Answers out of routes.
     pub answers: BTreeMap<AnswerLabels, u64>,
 }
@@ -151,6 +155,11 @@ impl WorkerCounters {
         slots
     }
 
+    /// How long some of this worker's answers took.
+    pub fn answer_times(&self) -> &AnswerTimes {
+        &self.answer_times
+    }
+
     /// Some of the clients that this worker answered.
     pub fn samples(&self) -> &Samples {
         &self.samples
@@ -165,6 +174,7 @@ impl WorkerCounters {
             truncated: Counter::default(),
             unsent: Counter::default(),
             tcp_connections: Counter::default(),
+            answer_times: AnswerTimes::default(),
             samples: Samples::default(),
             answers: Mutex::default(),
             folded: Mutex::default(),
@@ -193,6 +203,7 @@ impl WorkerCounters {
         totals.truncated += self.truncated.get();
         totals.unsent += self.unsent.get();
         totals.tcp_connections += self.tcp_connections.get();
+        self.answer_times.add_to(&mut totals.answer_times);
         let mut folded = lock(&self.folded);
         let current = self.fold(&mut folded);
         for (labels, count) in folded.iter() {

@@ -11,6 +11,7 @@ mod connection;
 mod https;
 pub mod limits;
 pub mod quic;
+mod stopwatch;
 pub mod tcp;
 mod tls;
 pub mod udp;

@@ -9,7 +9,7 @@ use std::{io, net::UdpSocket, os::fd::AsFd, thread, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Reply, Respond, TransportKind, Worker};
+use super::{Reply, Respond, TransportKind, Worker, stopwatch::Stopwatch};
 use crate::{
     sys::UdpBatch,
     telemetry::{DropReason, QtypeClass},
@@ -48,9 +48,10 @@ impl<R: Respond> Engine<R> {
     /// Serves until told to stop, then answers what has arrived.
     pub fn run(self) {
         let Engine { socket, mut batch, mut worker, stop } = self;
+        let mut stopwatch = Stopwatch::default();
         // One atomic load a batch. An error means that the other end is gone: stop as well.
         while matches!(stop.has_changed(), Ok(false)) {
-            match exchange(&socket, &mut batch, &mut worker) {
+            match exchange(&socket, &mut batch, &mut worker, &mut stopwatch) {
                 Ok(()) => {}
                 // Nobody asks: an idle thread must not hold on to an old map until somebody does.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => worker.respond.begin_batch(),
@@ -58,15 +59,21 @@ impl<R: Respond> Engine<R> {
             }
         }
         if socket.set_nonblocking(true).is_ok() {
-            let mut last = (0..LAST_BATCHES).map(|_| exchange(&socket, &mut batch, &mut worker));
+            let mut last = (0..LAST_BATCHES).map(|_| exchange(&socket, &mut batch, &mut worker, &mut stopwatch));
             let _until_empty = last.find(Result::is_err);
         }
     }
 }
 
 /// One batch: receive, answer, send.
-fn exchange<R: Respond>(socket: &UdpSocket, batch: &mut UdpBatch, worker: &mut Worker<R>) -> io::Result<()> {
+fn exchange<R: Respond>(
+    socket: &UdpSocket,
+    batch: &mut UdpBatch,
+    worker: &mut Worker<R>,
+    stopwatch: &mut Stopwatch,
+) -> io::Result<()> {
     let received = batch.receive(socket.as_fd())?;
+    let lap = stopwatch.begin();
     let Worker { respond, counters } = worker;
     respond.begin_batch();
     for slot in 0..received {
@@ -82,6 +89,10 @@ fn exchange<R: Respond>(socket: &UdpSocket, batch: &mut UdpBatch, worker: &mut W
         }
     }
     counters.unsent(batch.send(socket.as_fd()));
+    if let Some(took) = lap.end() {
+        // All came together and leave together.
+        counters.answer_times().record(TransportKind::Udp, took, received as u64);
+    }
     Ok(())
 }
 
@@ -145,6 +156,7 @@ mod tests {
         assert_eq!((&reply[..2], reply.len()), (&[0, 2][..], 4096));
         let totals = server.balanced_totals();
         assert_eq!((totals.dropped[DropReason::Truncated as usize], totals.queries_read()), (1, 2));
+        server.wait_until("the first batch is timed", |server| server.registry.totals().answer_times[0].count() > 0);
         server.stop();
     }
 

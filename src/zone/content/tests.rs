@@ -53,9 +53,11 @@ fn config(zones: Vec<Zone>) -> Config {
             cookie_secret_file: None,
             state_dir: None,
             region: None,
+            watch: false,
             limits,
             encrypted: None,
         },
+        query_log: None,
         admin: Admin { listen: None, token_file: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
         latency: Latency {
