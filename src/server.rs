@@ -280,7 +280,7 @@ async fn control(
                 if !let_go.is_empty() {
                     free(let_go);
                 }
-                query_log.look();
+                query_log.look(&live);
                 if live.end_overrides(world::unix_s(SystemTime::now())) {
                     let live = live.clone();
                     // An error is logged, and those that have ended are not taken up again in any case.

@@ -223,7 +223,7 @@ fn answer(world: &World, request: &Request) -> Explanation {
     let counters = Registry::new().register();
     let mut out = vec![0; 65_535];
     let arrival = Arrival { client: RESOLVER, transport: TransportKind::Tcp, now_s: world.now_s };
-    let verdict = Core::new(counters, world.snapshot).respond(&query, arrival, world.snapshot, &mut out);
+    let verdict = Core::off_the_record(counters, world.snapshot).respond(&query, arrival, world.snapshot, &mut out);
     let zone = world.snapshot.zones.find(&QName::from_name(&request.name), request.qtype);
     let mut explanation = Explanation {
         name: request.name.to_string(),

@@ -102,6 +102,11 @@ impl Core {
         Core { tally, name: QName::default(), notes: Notes::under(snapshot.query_log.as_ref(), None) }
     }
 
+    /// A core whose queries are nobody's: none of them is logged.
+    fn off_the_record(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
+        Core::new(counters, &snapshot.clone().with_query_log(None))
+    }
+
     /// To be called when another snapshot than the last one is going to be used: takes up its answer counters and query log.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
         self.notes = Notes::under(snapshot.query_log.as_ref(), self.notes.take());

@@ -11,12 +11,12 @@ use std::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use self::{line::Formatter, output::Output};
-use super::world::World;
+use super::{live::Live, world::World};
 use crate::{
     config::{Config, model::LogTarget},
     routing::policy::Reason,
@@ -69,8 +69,14 @@ pub fn doubt(config: &Config) -> Option<String> {
 /// The thread as the control plane has it. It is begun when there is something to log for the first time.
 pub struct Keeper {
     log: Arc<QueryLog>,
-    words: Option<Sender<Word>>,
+    thread: Option<Thread>,
+    target: Option<LogTarget>,
     losses: Losses,
+}
+
+struct Thread {
+    words: Sender<Word>,
+    handle: JoinHandle<()>,
 }
 
 /// What the thread is told.
@@ -93,18 +99,13 @@ struct Losses {
 impl Keeper {
     /// Writes nowhere yet.
     pub fn new(log: Arc<QueryLog>) -> Keeper {
-        Keeper { log, words: None, losses: Losses::default() }
+        Keeper { log, thread: None, target: None, losses: Losses::default() }
     }
 
     /// Writes where a configuration says, from now on.
     pub fn take_up(&mut self, world: &World) {
-        let target = world.config.query_log.as_ref().map(|config| config.target.clone());
-        if self.words.is_none() && target.is_some() {
-            self.words = start(self.log.clone())
-                .inspect_err(|error| tracing::error!("no thread for the query log: {error}; raise `ulimit -u`"))
-                .ok();
-        }
-        self.tell(Word::Use(target));
+        self.target = world.config.query_log.as_ref().map(|config| config.target.clone());
+        self.begin();
     }
 
     /// Opens the file anew: what had its name was moved away, and keeps what was noted before.
@@ -112,24 +113,40 @@ impl Keeper {
         self.tell(Word::Reopen);
     }
 
-    /// To be called now and then: says when lines begin to be lost, and when that is over.
-    pub fn look(&mut self) {
+    /// To be called now and then: begins anew after a panic, and says when lines begin to be lost and when that is over.
+    pub fn look(&mut self, live: &Live) {
+        if self.thread.as_ref().is_some_and(|thread| thread.handle.is_finished()) {
+            live.count_panic("query-log");
+            tracing::error!("the thread of the query log panicked; starting it again");
+            self.thread = None;
+            self.begin();
+        }
         self.losses.look(self.log.dropped(), Instant::now());
     }
 
     /// Has the last lines written, when nobody notes anything any more. Blocks for half a second at most.
     pub fn stop(self) {
         let (done, is_done) = mpsc::channel();
-        if self.words.is_some_and(|words| words.send(Word::Stop(done)).is_ok())
-            && is_done.recv_timeout(LAST_LINES_WITHIN).is_err()
+        self.tell(Word::Stop(done));
+        if self.thread.is_some_and(|thread| !thread.handle.is_finished())
+            && is_done.recv_timeout(LAST_LINES_WITHIN) == Err(RecvTimeoutError::Timeout)
         {
             tracing::warn!("the last lines of the query log are not written: its file takes too long");
         }
     }
 
+    fn begin(&mut self) {
+        if self.thread.is_none() && self.target.is_some() {
+            self.thread = start(self.log.clone())
+                .inspect_err(|error| tracing::error!("no thread for the query log: {error}; raise `ulimit -u`"))
+                .ok();
+        }
+        self.tell(Word::Use(self.target.clone()));
+    }
+
     fn tell(&self, word: Word) {
-        if let Some(words) = &self.words {
-            let _ended_with_a_panic_that_was_logged = words.send(word);
+        if let Some(thread) = &self.thread {
+            let _it_panicked_and_is_started_again_soon = thread.words.send(word);
         }
     }
 }
@@ -153,11 +170,11 @@ impl Losses {
     }
 }
 
-fn start(log: Arc<QueryLog>) -> io::Result<Sender<Word>> {
+fn start(log: Arc<QueryLog>) -> io::Result<Thread> {
     let (words, heard) = mpsc::channel();
     let mut scribe = Scribe { log, output: None, formatter: Formatter::default(), close_at: None };
-    thread::Builder::new().name("query-log".into()).spawn(move || scribe.run(&heard))?;
-    Ok(words)
+    let handle = thread::Builder::new().name("query-log".into()).spawn(move || scribe.run(&heard))?;
+    Ok(Thread { words, handle })
 }
 
 /// What the thread has.
@@ -183,7 +200,7 @@ impl Scribe {
                     }
                 }
                 Ok(Word::Stop(done)) => {
-                    while self.pass() == Duration::ZERO {}
+                    self.end();
                     let _nobody_waits_any_more = done.send(());
                     return;
                 }
@@ -221,6 +238,18 @@ impl Scribe {
         self.close_at = None;
         if let Some(output) = self.output.take() {
             output.close(&self.log);
+        }
+    }
+
+    /// Writes the last lines, and says how many could not be written.
+    fn end(&mut self) {
+        while self.pass() == Duration::ZERO {}
+        let before = self.log.dropped();
+        self.close();
+        self.pass(); // counts what has no output
+        let lost = self.log.dropped() - before;
+        if lost > 0 {
+            tracing::warn!(lost, "lines of the query log could not be written before the end");
         }
     }
 
