@@ -108,6 +108,7 @@ pub struct ReadyWorld {
     world: Arc<World>,
     answer_keys: Arc<AnswerKeys>,
     health: Health,
+    logging: Option<Logging>,
 }
 
 /// Zones that were signed anew, and what their routes answer.
