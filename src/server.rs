@@ -14,6 +14,7 @@ pub mod moves;
 pub mod operations;
 pub mod overrides;
 mod parallel;
+pub mod query_log;
 mod rebuild;
 mod rises;
 pub mod service;
@@ -51,6 +52,7 @@ use self::{
     live::Live,
     operations::{ReloadRequest, Running},
     parallel::at_leisure,
+    query_log::Keeper as LogKeeper,
     rebuild::Rebuilder,
     service::Manager,
     serving::{end_serving, start_serving, successor_of},
@@ -311,6 +313,8 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
             live.keep_overrides().ok() // an error is logged
         });
     }
+    let mut query_log = LogKeeper::new(live.query_log.clone());
+    query_log.take_up(&live.world());
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     manager.ready(&live.summary());
@@ -323,7 +327,10 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                 successor = Some(next);
                 break;
             }
-            () = received(&mut hang_up) => Some("SIGHUP".to_string()),
+            () = received(&mut hang_up) => {
+                query_log.reopen(); // whatever comes of the reload: that is how files are rotated
+                Some("SIGHUP".to_string())
+            }
             Some(request) = asked_reloads.recv() => {
                 asker = Some(request.done);
                 Some(format!("asked by {}", request.by))
@@ -334,6 +341,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                     free(let_go);
                 }
                 manager.status(&live.summary());
+                query_log.look(&live);
                 if live.end_overrides(world::unix_s(SystemTime::now())) {
                     let live = live.clone();
                     // An error is logged, and those that have ended are not taken up again in any case.
@@ -369,6 +377,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
             reloaded = reload(&live, &prober, &serving, &why) => {
                 if reloaded.is_ok() {
                     files = live.world().files.clone();
+                    query_log.take_up(&live.world());
                     if let Some(keeper) = &mut keeper {
                         keeper.take_up(&live.world().config);
                     }
@@ -399,9 +408,13 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
     learner.abort();
     announcer.abort();
     prober.stop().await;
-    if !is_relieved {
-        let _written_or_said = tokio::task::spawn_blocking(move || write_state(&live)).await;
-    }
+    let write = move || {
+        query_log.stop();
+        if !is_relieved {
+            write_state(&live);
+        }
+    };
+    let _written_or_said = tokio::task::spawn_blocking(write).await;
     if let Some(admin) = admin {
         let _ended_or_cut = tokio::time::timeout(Duration::from_millis(500), admin).await;
     }

@@ -386,3 +386,80 @@ fn groff_finds_nothing_to_say_about_the_manual_pages() {
     }
     assert!(folder.run(&["man", "/dev/null/man"]).stderr.contains("cannot make the folder /dev/null/man/man1"));
 }
+
+/// A line of the query log.
+fn line(name: &str, qtype: &str, client: &str) -> String {
+    format!(
+        "{{\"time\":\"2026-11-26T07:24:23.007Z\",\"client\":\"{client}\",\"name\":\"{name}\",\"type\":\"{qtype}\"}}\n"
+    )
+}
+
+#[test]
+fn logged_queries_weigh_what_a_change_would_move() {
+    let two_regions = format!("[geo]\ndatabase = \"places.mmdb\"\n{TWO_REGIONS}");
+    let folder = Folder::with_config(&two_regions);
+    let mut places = mmdb::Writer::new(4, 28);
+    places.put("18.184.0.0/16", &mmdb::flat("DE", 50.1, 8.7)).put("133.11.0.0/16", &mmdb::flat("JP", 35.7, 139.8));
+    places.put("3.80.0.0/16", &mmdb::flat("US", 39.0, -77.5));
+    std::fs::write(folder.path().join("places.mmdb"), places.finish()).unwrap();
+    let tokyo = "[regions.ap]\nlocation = \"aws:ap-northeast-1\"\nendpoints = [\"192.0.2.3\"]\n[zones.\"geo.example\"]";
+    folder.write(
+        "new.toml",
+        &two_regions.replace("[zones.\"geo.example\"]", tokyo).replace("routes.\"old\"", "routes.\"new\""),
+    );
+    let (german, japanese) = ("18.184.0.0/24", "133.11.0.0/24");
+    let mut log = String::new();
+    (0..6).for_each(|_| log += &line("app.geo.example.", "A", german));
+    (0..3).for_each(|_| log += &line("app.geo.example.", "A", japanese));
+    log += &line("old.geo.example.", "A", german);
+    log += &line("app.geo.example.", "MX", german);
+    log += &line("www.example.org.", "A", german);
+    log += "{\"time\":\"2026-11-26T07:24:23.0";
+    folder.write("one.log", &log);
+    let plan = ["plan", "new.toml", "--config", "isochrone.toml", "--queries", "one.log"];
+    let told = moves(&folder, &[&plan[..], &["--json"]].concat());
+    let logged = &told["logged"];
+    assert_eq!([&logged["lines"], &logged["broken"], &logged["elsewhere"]], [13, 1, 2], "{logged}");
+    assert!(logged["first_broken"].as_str().unwrap().starts_with("line 13 of one.log is no JSON, or cut off"));
+    let share = |value: &Value| (value.as_f64().unwrap() * 1e6).round() / 1e6;
+    assert_eq!((share(&logged["total"]["moved"]), share(&logged["total"]["lost"])), (0.3, 0.1), "{logged}");
+    let (app, _) = route(&told, "app");
+    let queries = &app["queries"];
+    assert_eq!((&queries["queries"], share(&queries["moved"])), (&9.into(), 0.333333), "{queries}");
+    let moved = &queries["moves"][0];
+    assert_eq!((&moved["to"], &moved["queries"]), (&"ap".into(), &3.into()), "{queries}");
+    let ms = |value: &Value| value.as_f64().unwrap();
+    assert!(ms(&moved["after_ms"]) < ms(&moved["before_ms"]) - 50.0, "{moved}");
+    assert!(ms(&queries["after_ms"]) < ms(&queries["before_ms"]) - 10.0, "{queries}");
+    assert_eq!(share(&route(&told, "old").0["queries"]["lost"]), 1.0);
+    assert_eq!(route(&told, "new").0["queries"]["queries"], 0);
+
+    let table = folder.run(&plan);
+    expect(&table, 0, "logged queries: 30.0 % of 10 queries move, 10.0 % get no answer; mean estimate ", "");
+    expect(&table, 0, "; 2 more that no route answers\n1 of 13 lines of the logs are left out: line 13 of one.log", "");
+    expect(&table, 0, "\n  logged: 33.3 % of 9 queries move", "");
+    let twice = [&plan[..], &["--queries", "one.log", "--json"]].concat();
+    assert_eq!(moves(&folder, &twice)["logged"]["lines"], 26);
+
+    let mut log = line("drawn.geo.example.", "A", "3.80.0.0/24");
+    (0..6).for_each(|_| log += &line("app.geo.example.", "A", german));
+    (0..2).for_each(|_| log += &line("app.geo.example.", "A", "3.80.0.0/24"));
+    folder.write("two.log", &log);
+    let down = ["simulate", "--down", "eu", "--config", "isochrone.toml", "--json", "--queries", "two.log"];
+    let told = moves(&folder, &down);
+    let queries = &route(&told, "app").0["queries"];
+    assert_eq!(
+        (share(&queries["moved"]), &queries["moves"][0]["queries"]),
+        (0.75, &6.into()),
+        "all Germans: {queries}"
+    );
+    assert_eq!(told["logged"]["total"]["queries"], 9);
+    let without = moves(&folder, &["simulate", "--down", "eu", "--config", "isochrone.toml", "--json"]);
+    assert!(without["logged"].is_null() && route(&without, "app").0["queries"].is_null());
+
+    let missing = folder.run(&["simulate", "--down", "eu", "--config", "isochrone.toml", "--queries", "none.log"]);
+    expect(&missing, 1, "", "cannot read the query log none.log");
+    std::fs::write(folder.path().join("old.gz"), [0x1f, 0x8b, 8, 0]).unwrap();
+    let packed = folder.run(&["simulate", "--down", "eu", "--config", "isochrone.toml", "--queries", "old.gz"]);
+    expect(&packed, 1, "", "zcat old.gz | isochrone ... --queries -");
+}

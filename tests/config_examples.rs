@@ -10,7 +10,7 @@ use isochrone::{
     config::{
         self, Config, Source,
         keys::{SECTIONS, Schema},
-        model::{ClientMatch, Endpoints, MinHealthy, Policy, RegionId, WhenAllDown},
+        model::{ClientMatch, Endpoints, LogTarget, MinHealthy, Policy, QueryLog, RegionId, WhenAllDown},
     },
     health::{Calculation, CheckKind, GrpcCheck, HttpVersion, Method, StatusSet},
 };
@@ -69,6 +69,7 @@ fn defaults_are_those_of_the_documentation() {
     let limits = config.server.limits;
     assert_eq!((limits.tcp_connections, limits.tcp_per_client, limits.udp_payload), (1000, 20, 1232));
     assert_eq!(limits.tcp_idle, Duration::from_secs(10));
+    assert!(config.query_log.is_none() && !config.server.watch);
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:8053");
     assert!(config.geo.databases.is_empty() && config.geo.asn_database.is_none());
     assert_eq!(config.latency.switch_margin_ms, 5.0);
@@ -192,6 +193,10 @@ fn values_are_read_as_written() {
         tcp-idle = "500ms"
         udp-payload = 4096
         responses-per-second = 200
+        [query-log]
+        file = "queries.log"
+        sample = 0.25
+        max-queue = 500
         [admin]
         listen = ""
         [geo]
@@ -220,6 +225,9 @@ fn values_are_read_as_written() {
     assert_eq!(config.server.limits.udp_payload, 4096);
     assert_eq!(config.server.limits.responses_per_second, 200);
     assert_eq!(config.server.cookie_secret_file.as_deref(), Some(Path::new("tests/config_files/cookies.two")));
+    let target = LogTarget::File("tests/config_files/queries.log".into());
+    assert_eq!(config.query_log, Some(QueryLog { target, sample: 0.25, queue_max: 500 }));
+    assert_eq!(parse(&format!("[query-log]\nfile = \"-\"\n{ZONE}")).query_log.unwrap().target, LogTarget::Stdout);
     assert_eq!(config.admin.listen, None);
     assert_eq!(config.geo.databases, [Path::new("tests/config_files/city.mmdb")]);
     assert_eq!(config.geo.asn_database.as_deref(), Some(Path::new("tests/config_files/city.mmdb")));

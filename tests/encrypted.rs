@@ -166,8 +166,8 @@ fn queries_over(program: &Program, transport: &str) -> u64 {
 }
 
 #[test]
-fn every_transport_gives_the_same_answers_and_is_counted() {
-    let site = Site::new("");
+fn every_transport_gives_the_same_answers_and_is_counted_and_logged() {
+    let site = Site::new("[query-log]\nfile = \"queries.log\"");
     let (program, [dot, doq, doh]) = start(&site);
     let questions = [
         "www.example.com A +nsid",
@@ -195,6 +195,16 @@ fn every_transport_gives_the_same_answers_and_is_counted() {
     }
     let (_, metrics) = program.get("/metrics");
     assert!(metrics.contains("isochrone_queries_total{transport=\"doq\",qtype_class=\"a\"}"), "{metrics}");
+    for transport in ["tcp", "dot", "doq", "doh"] {
+        let timed = format!("isochrone_answer_seconds_count{{transport=\"{transport}\"}} ");
+        assert!(metrics.lines().any(|line| line.starts_with(&timed) && !line.ends_with(" 0")), "{timed}: {metrics}");
+        let field = format!("\"transport\":\"{transport}\"");
+        wait_for("its lines in the query log", || {
+            let log = fs::read_to_string(site.folder.path().join("queries.log")).ok()?;
+            let expected = if transport == "doh" { 2 * count } else { count };
+            (log.lines().filter(|line| line.contains(&field)).count() as u64 == expected).then_some(())
+        });
+    }
     for (server, how) in [(dot, "+tls"), (doq, "+quic"), (doh, "+https")] {
         let padded = kdig(server, &format!("{how} +padding=100 www.example.com A"));
         assert!(padded.contains(";; Received 468 B"), "{padded}");

@@ -16,7 +16,10 @@ use isochrone::{
     geo::Network,
     latency::learn::{Asks, Sampler},
     routing::{RateLimiter, health::TargetHealth},
-    telemetry::TransportKind,
+    telemetry::{
+        TransportKind,
+        query_log::{Logging, QueryLog, Terms},
+    },
 };
 
 thread_local! {
@@ -186,6 +189,46 @@ fn an_answer_neither_allocates_nor_frees() {
     }
     assert!(sent > 1_000, "{sent}");
     assert!(fixture.registry.totals().is_balanced());
+}
+
+#[test]
+fn logging_a_query_neither_allocates_nor_frees_even_where_the_log_is_full() {
+    let mut fixture = Fixture::new(include_str!("../fuzz/src/core.toml"));
+    let log = Arc::new(QueryLog::default());
+    let mut out = vec![0; 65_535];
+    for (_, query) in &queries() {
+        let arrival = Arrival { client: fixture.resolver, transport: TransportKind::Udp, now_s: 1_800_000_000 };
+        fixture.core.respond(query, arrival, &fixture.snapshot, &mut out); // warm
+    }
+    for share in [1.0, 0.3] {
+        let terms = Terms { share, queue_max: 2_000, routes: Vec::new(), regions: Vec::new(), reasons: Vec::new() };
+        let logging = Logging { log: log.clone(), terms: Arc::new(terms) };
+        fixture.snapshot = fixture.snapshot.with_query_log(Some(logging));
+        fixture.core.adopt(&fixture.snapshot);
+        let mut logged = 0;
+        for round in 0..20 {
+            for (what, query) in &queries() {
+                let arrival = Arrival { client: fixture.resolver, transport: TransportKind::Udp, now_s: 1_800_000_000 };
+                let before = counts();
+                fixture.core.set_time(1_800_000_000_123);
+                fixture.core.respond(query, arrival, &fixture.snapshot, &mut out);
+                assert_eq!(counts(), before, "(allocated, freed) by {what}, logged");
+            }
+            if round % 2 == 0 {
+                logged += log.drain(usize::MAX, &mut |_, entry| assert_eq!(entry.at_ms, 1_800_000_000_123));
+            }
+        }
+        assert!(logged > 1_000, "{logged}");
+    }
+    let before = log.dropped();
+    for _ in 0..10_000 {
+        let query = Ask::new("x.app.example.com", "A").bytes();
+        let arrival = Arrival { client: fixture.resolver, transport: TransportKind::Udp, now_s: 1_800_000_000 };
+        let heap = counts();
+        fixture.core.respond(&query, arrival, &fixture.snapshot, &mut [0; 4096]);
+        assert_eq!(counts(), heap);
+    }
+    assert!(log.dropped() > before, "the ring was full");
 }
 
 #[test]

@@ -17,7 +17,10 @@ use hickory_proto::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Arrival, Core, Verdict};
+use super::{
+    Arrival, Core, Verdict,
+    way::{family_asked, find_route},
+};
 use crate::{
     config::{
         Config,
@@ -27,13 +30,12 @@ use crate::{
     latency::{Estimator, estimator::Room},
     routing::{
         Family, Snapshot,
-        plan::{Pool, RankBy, Route, RouteKind},
+        plan::{Pool, RankBy, Route},
         policy::{self, Client, Decision, Outcome, RankedBy, Reason},
         standing::Standing,
     },
     telemetry::{Registry, TransportKind},
     wire::{Ecs, Name, QName, rtype},
-    zone::Found,
 };
 
 /// What is to be explained.
@@ -188,14 +190,9 @@ pub fn explain(world: &World, request: &Request) -> Explanation {
     let mut explanation = answer(world, request);
     let (address, _) = client_address(request);
     explanation.client = client_view(world, request);
-    if let Some((index, route)) = find_route(world.snapshot, request) {
-        let only_v6 = request.qtype == rtype::ANY && !route.dependence(None, Family::V4).exists;
-        let family = match request.qtype {
-            rtype::AAAA => Family::V6,
-            rtype::HTTPS if route.kind == RouteKind::Addresses => Family::Either,
-            _ if only_v6 => Family::V6,
-            _ => Family::V4,
-        };
+    let (zones, plan) = (&world.snapshot.zones, &world.snapshot.plan);
+    if let Some((index, route)) = find_route(zones, plan, &request.name, request.qtype) {
+        let family = family_asked(route, request.qtype);
         let client = Client { address, resolver: RESOLVER };
         let decision = policy::decide(&world.snapshot.plan, &world.snapshot.health, route, family, client);
         explanation.route = Some(route.label.clone());
@@ -229,7 +226,7 @@ fn answer(world: &World, request: &Request) -> Explanation {
     let counters = Registry::new().register();
     let mut out = vec![0; 65_535];
     let arrival = Arrival { client: RESOLVER, transport: TransportKind::Tcp, now_s: world.now_s };
-    let verdict = Core::new(counters, world.snapshot).respond(&query, arrival, world.snapshot, &mut out);
+    let verdict = Core::off_the_record(counters, world.snapshot).respond(&query, arrival, world.snapshot, &mut out);
     let zone = world.snapshot.zones.find(&QName::from_name(&request.name), request.qtype);
     let mut explanation = Explanation {
         name: request.name.to_string(),
@@ -322,33 +319,6 @@ fn client_view(world: &World, request: &Request) -> ClientView {
             Some(_) => "database".into(),
         },
     }
-}
-
-/// The route at the end of the name's way, following the zone's CNAMEs.
-fn find_route<'s>(snapshot: &'s Snapshot, request: &Request) -> Option<(usize, &'s Route)> {
-    let mut name = request.name.clone();
-    for _ in 0..super::CHAIN_MAX {
-        let qname = QName::from_name(&name);
-        let (Found::Node(node) | Found::Wildcard { node, .. }) =
-            snapshot.zones.find(&qname, request.qtype)?.find(&qname)
-        else {
-            return None;
-        };
-        if let Some(target) = node.rrset(rtype::CNAME).and_then(|cname| cname.target.as_ref()) {
-            name = target.clone();
-            continue;
-        }
-        let index = node.route? as usize;
-        let route = &snapshot.plan.routes[index];
-        let answers = match request.qtype {
-            rtype::A | rtype::AAAA => true,
-            rtype::HTTPS => route.https.is_some() || route.kind == RouteKind::Names,
-            rtype::ANY => node.rrsets.iter().all(|rrset| rrset.rtype == rtype::NSEC),
-            _ => route.kind == RouteKind::Names,
-        };
-        return answers.then_some((index, route));
-    }
-    None
 }
 
 /// Who would answer if `chosen` failed: of the others the first with the best standing, if any of them can.

@@ -13,10 +13,13 @@
 
 mod chaos;
 pub mod explain;
+mod notes;
 mod resolve;
+pub mod way;
 
 use std::{net::IpAddr, sync::Arc};
 
+use self::notes::Notes;
 use crate::{
     routing::{
         Snapshot,
@@ -67,6 +70,8 @@ pub struct Core {
     tally: Tally,
     /// The name asked for last: its room is used again for every query.
     name: QName,
+    /// For the query log, where there is one.
+    notes: Option<Notes>,
 }
 
 /// What a core counts.
@@ -94,14 +99,27 @@ impl Core {
     pub fn new(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
         let slots = counters.use_keys(&snapshot.answer_keys);
         let tally = Tally { counters, slots, turn: 0, asking: Asking::No, located_by_subnet: 0 };
-        Core { tally, name: QName::default() }
+        Core { tally, name: QName::default(), notes: Notes::under(snapshot.query_log.as_ref(), None) }
     }
 
-    /// To be called when another snapshot than the last one is going to be used: takes up its answer counters.
+    /// A core whose queries are nobody's: none of them is logged.
+    fn off_the_record(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
+        Core::new(counters, &snapshot.clone().with_query_log(None))
+    }
+
+    /// To be called when another snapshot than the last one is going to be used: takes up its answer counters and query log.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
+        self.notes = Notes::under(snapshot.query_log.as_ref(), self.notes.take());
         let Tally { counters, slots, .. } = &mut self.tally;
         if !Arc::ptr_eq(slots.keys(), &snapshot.answer_keys) {
             *slots = counters.use_keys(&snapshot.answer_keys);
+        }
+    }
+
+    /// When the queries from now on came, in milliseconds since 1970, for the query log. Without it the log has whole seconds.
+    pub fn set_time(&mut self, now_ms: u64) {
+        if let Some(notes) = &mut self.notes {
+            notes.set_time(now_ms);
         }
     }
 
@@ -124,19 +142,25 @@ impl Core {
 
     /// Answers one message into `out`, which has at least [`OUT_LEN_MIN`] bytes.
     pub fn respond(&mut self, query: &[u8], arrival: Arrival, snapshot: &Snapshot, out: &mut [u8]) -> Verdict {
-        let Core { tally, name } = self;
-        let (class, outcome) = match crate::wire::query::parse(query, name) {
+        let Core { tally, name, notes } = self;
+        let parsed = crate::wire::query::parse(query, name);
+        let (question, edns, outcome) = match &parsed {
             Parsed::Ignore(Ignored::Short) => return tally.drop_message(arrival, DropReason::Short),
             Parsed::Ignore(Ignored::Response) => return tally.drop_message(arrival, DropReason::Response),
-            parsed if arrival.transport == TransportKind::Doq && breaks_doq(query, &parsed) => {
+            parsed if arrival.transport == TransportKind::Doq && breaks_doq(query, parsed) => {
                 return tally.drop_message(arrival, DropReason::Malformed);
             }
             Parsed::Refuse(refusal) => {
-                (class_of(&refusal.question), tally.refuse(query, arrival, snapshot, out, &refusal))
+                (&refusal.question, &refusal.edns, tally.refuse(query, arrival, snapshot, out, refusal))
             }
-            Parsed::Query(parsed) => (class_of(&parsed.question), tally.answer(query, arrival, snapshot, out, &parsed)),
+            Parsed::Query(parsed) => {
+                (&parsed.question, &parsed.edns, tally.answer(query, arrival, snapshot, out, parsed))
+            }
         };
-        tally.counters.query(arrival.transport, class);
+        tally.counters.query(arrival.transport, class_of(question));
+        if let Some(notes) = notes {
+            notes.note(arrival, question.as_ref(), edns.as_ref(), outcome.as_ref());
+        }
         match outcome {
             Some(sent) => {
                 tally.counters.response(sent.rcode as u16);
@@ -284,7 +308,9 @@ impl Tally {
             Some(_) => reply.writer.finish_with_opt(reply.rcode, &reply.opt),
             None => reply.writer.finish(reply.rcode),
         };
-        Some(Sent { len, rcode: reply.rcode })
+        let scope_len = reply.opt.ecs.map(|(_, scope_len)| scope_len);
+        let Outgoing { rcode, is_truncated, answered, .. } = *reply;
+        Some(Sent { len, rcode, is_truncated, answered, scope_len })
     }
 }
 
@@ -336,10 +362,14 @@ fn action(reply: &Outgoing, arrival: Arrival, settings: &Settings) -> Action {
     limiter.count(arrival.client, owner, arrival.now_s)
 }
 
-/// A finished reply.
+/// A finished reply. All but the length is told of it.
 struct Sent {
     len: usize,
     rcode: Rcode,
+    is_truncated: bool,
+    answered: Option<Answered>,
+    /// Of its client subnet, if it has one.
+    scope_len: Option<u8>,
 }
 
 fn class_of(question: &Option<Question>) -> QtypeClass {

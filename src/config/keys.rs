@@ -100,7 +100,7 @@ use Form as F;
 pub static FILE: Schema = Schema {
     title: "the file",
     keys: &[],
-    sections: &["server", "admin", "geo", "latency", "cluster", "checks", "regions", "zones"],
+    sections: &["server", "query-log", "admin", "geo", "latency", "cluster", "checks", "regions", "zones"],
     later_sections: &[],
 };
 
@@ -116,6 +116,7 @@ pub static SERVER: Schema = Schema {
         key("user", F::Word("name, uid or uid:gid"), D::Text("")),
         key("sandbox", F::Flag, D::Flag(true)),
         key("cookie-secret-file", F::Word("path"), D::Text("")),
+        key("watch", F::Flag, D::Flag(false)),
     ],
     sections: &["limits", "encrypted"],
     later_sections: &[],
@@ -144,6 +145,18 @@ pub static ENCRYPTED: Schema = Schema {
         key("doh", F::Texts(64, "address or address:port"), D::Texts(&[])),
         key("certificate", F::Word("path"), D::Required),
         key("key", F::Word("path"), D::Required),
+    ],
+    sections: &[],
+    later_sections: &[],
+};
+
+/// `[query-log]`
+pub static QUERY_LOG: Schema = Schema {
+    title: "[query-log]",
+    keys: &[
+        key("file", F::Word("path, or \"-\" for standard output"), D::Text("")),
+        key("sample", F::Number(0.0, 1.0), D::Number(1.0)),
+        key("max-queue", F::Integer(100, 1_000_000), D::Integer(10_000)),
     ],
     sections: &[],
     later_sections: &[],
@@ -347,10 +360,11 @@ pub static RULE: Schema = Schema {
 };
 
 /// Every section that has keys, in the order of the documentation.
-pub static SECTIONS: [&Schema; 14] = [
+pub static SECTIONS: [&Schema; 15] = [
     &SERVER,
     &LIMITS,
     &ENCRYPTED,
+    &QUERY_LOG,
     &ADMIN,
     &GEO,
     &LATENCY,

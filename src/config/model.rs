@@ -35,6 +35,8 @@ impl RegionId {
 pub struct Config {
     /// `[server]` and its limits.
     pub server: Server,
+    /// `[query-log]`; `None`: there is none.
+    pub query_log: Option<QueryLog>,
     /// `[admin]`.
     pub admin: Admin,
     /// `[geo]`.
@@ -70,6 +72,8 @@ pub struct Server {
     pub sandbox: bool,
     /// The region that this server stands in.
     pub region: Option<RegionId>,
+    /// Changes of the configuration file, and of zone files and keys that it names, are taken up by themselves.
+    pub watch: bool,
     /// `[server.limits]`.
     pub limits: Limits,
     /// `[server.encrypted]`; `None`: plain DNS only.
@@ -113,6 +117,26 @@ pub struct Limits {
     pub udp_payload: u16,
     /// Responses over UDP to one client network for one owner, per second; 0: without limit.
     pub responses_per_second: u32,
+}
+
+/// `[query-log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryLog {
+    /// Where the lines go.
+    pub target: LogTarget,
+    /// The share of queries that is logged, 0 to 1.
+    pub sample: f64,
+    /// Queries that may wait to be written, for each thread that answers.
+    pub queue_max: usize,
+}
+
+/// Where the lines of the query log go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// To the standard output.
+    Stdout,
+    /// To the end of a file.
+    File(PathBuf),
 }
 
 /// `[admin]`.

@@ -35,18 +35,18 @@ pub struct Pair<'p> {
     pub after: Option<&'p Route>,
 }
 
-/// What the networks of one family get from a route.
+/// What the networks of one family, or some queries, get from a route.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
     /// By what was answered before and what is after: a region, or nothing.
     pub flows: BTreeMap<(Option<RegionId>, Option<RegionId>), Flow>,
 }
 
-/// Networks that go the same way.
+/// Networks, or queries, that go the same way.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Flow {
-    /// How many: /24 of IPv4, /48 of IPv6.
-    pub networks: f64,
+    /// How many: /24 of IPv4, /48 of IPv6; or queries.
+    pub weight: f64,
     /// Of those with both estimates: how many, and the sums of their milliseconds before and after.
     pub estimated: f64,
     /// See `estimated`.
@@ -92,6 +92,50 @@ pub fn compare(
         }
     })?;
     Ok(tallies)
+}
+
+/// Adds to a tally what so many queries of one client get, which ask each side's route for a family.
+pub fn weigh(
+    sides: [Side; 2],
+    asked: [Option<(&Route, Family)>; 2],
+    address: IpAddr,
+    queries: f64,
+    tally: &mut Tally,
+    estimate: &dyn Fn(RegionId, bool) -> Option<f32>,
+) {
+    let [from, to] = [0, 1].map(|n| asked[n].and_then(|(route, family)| region(sides[n], route, family, address)));
+    tally.add(from, to, queries, estimate);
+}
+
+impl Tally {
+    /// `estimate` gives the milliseconds to a region of the side before (`false`) or after (`true`).
+    fn add(
+        &mut self,
+        from: Option<RegionId>,
+        to: Option<RegionId>,
+        weight: f64,
+        estimate: &dyn Fn(RegionId, bool) -> Option<f32>,
+    ) {
+        let flow = self.flows.entry((from, to)).or_default();
+        flow.weight += weight;
+        let ms = |region: Option<RegionId>, side| region.and_then(|region| estimate(region, side));
+        if let (Some(before_ms), Some(after_ms)) = (ms(from, false), ms(to, true)) {
+            flow.estimated += weight;
+            flow.before_ms += weight * f64::from(before_ms);
+            flow.after_ms += weight * f64::from(after_ms);
+        }
+    }
+
+    /// Takes in what another has of the same plans.
+    pub fn merge(&mut self, other: &Tally) {
+        for (way, more) in &other.flows {
+            let flow = self.flows.entry(*way).or_default();
+            flow.weight += more.weight;
+            flow.estimated += more.estimated;
+            flow.before_ms += more.before_ms;
+            flow.after_ms += more.after_ms;
+        }
+    }
 }
 
 /// What differs between the families.
@@ -149,14 +193,7 @@ fn follow<A: Asked>(
             let address = A::between(at, end, part).address();
             let from = pair.before.and_then(|route| answered(before, route, address));
             let to = pair.after.and_then(|route| answered(after, route, address));
-            let flow = tally.flows.entry((from, to)).or_default();
-            flow.networks += networks;
-            let ms = |region: Option<RegionId>, side| region.and_then(|region| estimate(address, region, side));
-            if let (Some(before_ms), Some(after_ms)) = (ms(from, false), ms(to, true)) {
-                flow.estimated += networks;
-                flow.before_ms += networks * f64::from(before_ms);
-                flow.after_ms += networks * f64::from(after_ms);
-            }
+            tally.add(from, to, networks, &|region, side| estimate(address, region, side));
         }
         if end >= last {
             return;
@@ -172,6 +209,10 @@ fn depends_on_network(route: &Route) -> bool {
 /// The region that a client gets.
 fn answered(side: Side, route: &Route, address: IpAddr) -> Option<RegionId> {
     let family = Family::ALL.into_iter().find(|family| route.dependence(None, *family).exists)?;
+    region(side, route, family, address)
+}
+
+fn region(side: Side, route: &Route, family: Family, address: IpAddr) -> Option<RegionId> {
     match decide(side.plan, side.health, route, family, Client { address, resolver: address }).outcome {
         Outcome::Region { region, .. } => Some(region),
         Outcome::ServFail | Outcome::NoData => None,

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use super::{health::HealthView, plan::Plan, rate_limit::RateLimiter, signed::SignedAnswers};
-use crate::{telemetry::counters::AnswerKeys, wire::cookie::CookieSecrets, zone::ZoneTable};
+use crate::{
+    telemetry::{counters::AnswerKeys, query_log::Logging},
+    wire::cookie::CookieSecrets,
+    zone::ZoneTable,
+};
 
 /// Everything that an answer depends on.
 #[derive(Clone)]
@@ -23,6 +27,8 @@ pub struct Snapshot {
     pub settings: Arc<Settings>,
     /// The labels of the answer counters.
     pub answer_keys: Arc<AnswerKeys>,
+    /// Where queries are noted; `None`: nowhere.
+    pub query_log: Option<Logging>,
 }
 
 /// What the server says of itself and how much it sends.
@@ -44,6 +50,12 @@ impl Snapshot {
     /// With another limiter.
     pub fn with_rate_limiter(mut self, limiter: Option<Arc<RateLimiter>>) -> Self {
         Arc::make_mut(&mut self.settings).rate_limiter = limiter;
+        self
+    }
+
+    /// With another query log.
+    pub fn with_query_log(mut self, query_log: Option<Logging>) -> Self {
+        self.query_log = query_log;
         self
     }
 }

@@ -15,7 +15,10 @@ use std::{
 use super::{ServeError, world::World};
 use crate::{
     admin::status::ConfinementStatus,
-    config::{Config, Problem, Report, model::Server},
+    config::{
+        Config, Problem, Report,
+        model::{LogTarget, Server},
+    },
     sys::{
         privileges::{self, Account, CAP_DAC_OVERRIDE},
         sandbox::{self, FilesRestricted, Grants},
@@ -61,7 +64,12 @@ fn read_again(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
 /// Folders that are written to, by what is kept there. Each key of the configuration that names something to be written has its line
 /// here.
 fn written(config: &Config) -> Vec<(&'static str, PathBuf)> {
-    config.server.state_dir.iter().map(|path| ("state", path.clone())).collect()
+    let state = config.server.state_dir.iter().map(|path| ("state", path.clone()));
+    let log = config.query_log.as_ref().and_then(|log| match &log.target {
+        LogTarget::File(path) => path.parent().map(|folder| ("query log", folder.to_owned())),
+        LogTarget::Stdout => None,
+    });
+    state.chain(log).collect()
 }
 
 /// What the host has for every program: how names are looked up, whom certificates are trusted by, what the metrics of the process are

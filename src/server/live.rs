@@ -21,10 +21,11 @@ use super::{
     learning::{Learner, Learning},
     overrides::Overrides,
     parallel::for_each,
+    query_log,
     rises::Rises,
     state::StateDir,
     traffic::Origins,
-    world::{Published, World, target_health, unix_s},
+    world::{Published, World, target_health, unix_ms, unix_s},
 };
 use crate::{
     admin::status::Reload,
@@ -33,7 +34,10 @@ use crate::{
     geo::Network,
     health::{self, Board, Opinion, Prober},
     routing::{RateLimiter, Snapshot, health::Followed, signed::SignedAnswers},
-    telemetry::{AnswerKeys, DropReason, Registry, TransportKind, WorkerCounters},
+    telemetry::{
+        AnswerKeys, DropReason, Registry, TransportKind, WorkerCounters,
+        query_log::{Logging, QueryLog},
+    },
     transport::{Reply, Respond},
     wire::cookie::CookieSecrets,
     zone::ZoneTable,
@@ -78,6 +82,8 @@ pub struct Live {
     pub cluster: Arc<Cluster>,
     /// Regions that are harder to reach than usual.
     pub rises: Rises,
+    /// Queries on their way to the query log.
+    pub query_log: Arc<QueryLog>,
     /// Counts changes of what operators decided.
     decided: watch::Sender<u64>,
     /// Held while overrides are written.
@@ -100,6 +106,7 @@ struct Control {
     cookies: CookieSecrets,
     cookies_made: Instant,
     rate_limiter: Option<Arc<RateLimiter>>,
+    logging: Option<Logging>,
     limiting: Limiting,
     reload: Reload,
     panics: BTreeMap<&'static str, u64>,
@@ -111,6 +118,7 @@ pub struct ReadyWorld {
     world: Arc<World>,
     answer_keys: Arc<AnswerKeys>,
     health: Health,
+    logging: Option<Logging>,
 }
 
 /// Zones that were signed anew, and what their routes answer.
@@ -177,9 +185,12 @@ impl Live {
         let zones = world.zones.clone();
         let rate_limiter = rate_limiter(world.config.server.limits.responses_per_second, None);
         let secrets = world.cookie_secrets.unwrap_or(cookies);
+        let query_log = Arc::new(QueryLog::default());
+        let logging = query_log::logging(&query_log, &world, None);
         let snapshot = world
             .first_snapshot(health.view.view().clone(), keys.clone(), secrets)
-            .with_rate_limiter(rate_limiter.clone());
+            .with_rate_limiter(rate_limiter.clone())
+            .with_query_log(logging.clone());
         let now = SystemTime::now();
         let learning = Learning::default();
         learning.adopt(&world.config, &state);
@@ -193,6 +204,7 @@ impl Live {
             learning: Arc::new(learning),
             cluster,
             rises: Rises::default(),
+            query_log,
             decided: watch::Sender::new(0),
             keeping: Mutex::new(()),
             origins: Mutex::default(),
@@ -207,6 +219,7 @@ impl Live {
                 cookies,
                 cookies_made: Instant::now(),
                 rate_limiter,
+                logging,
                 limiting: Limiting::default(),
                 reload: Reload { last_success: unix_s(now), ..Reload::default() },
                 panics: BTreeMap::new(),
@@ -268,12 +281,14 @@ impl Live {
     pub fn make_ready(&self, world: World) -> ReadyWorld {
         let answer_keys = self.registry.answer_keys(world.plan.answer_labels(&world.config));
         let health = Health::new(&world, &self.overrides());
-        ReadyWorld { world: Arc::new(world), answer_keys, health }
+        let before = self.control().logging.clone();
+        let logging = query_log::logging(&self.query_log, &world, before);
+        ReadyWorld { world: Arc::new(world), answer_keys, health, logging }
     }
 
     /// Takes up a new world: its targets go to the prober (those that stay keep their verdicts), its answers are published.
     pub fn take_up(&self, ready: ReadyWorld, prober: &Prober) {
-        let ReadyWorld { world, answer_keys, health } = ready;
+        let ReadyWorld { world, answer_keys, health, logging } = ready;
         self.learning.adopt(&world.config, &self.state);
         let mut control = self.control();
         control.epoch = prober.replace(world.targets());
@@ -285,6 +300,7 @@ impl Live {
         control.health.view.force(&world.plan, forces);
         control.rate_limiter =
             rate_limiter(world.config.server.limits.responses_per_second, control.rate_limiter.take());
+        control.logging = logging;
         self.cluster.configure(world.config.cluster.as_ref());
         if let Some(node) = self.cluster.node() {
             control.overrides.adopt(&node);
@@ -369,7 +385,10 @@ impl Live {
         let cookies = world.cookie_secrets.unwrap_or(control.cookies);
         let (zones, answer_keys) = (control.zones.clone(), control.answer_keys.clone());
         let published = Published { zones, health, signed, answer_keys, cookies };
-        let snapshot = world.snapshot(before.generation + 1, published).with_rate_limiter(control.rate_limiter.clone());
+        let snapshot = world
+            .snapshot(before.generation + 1, published)
+            .with_rate_limiter(control.rate_limiter.clone())
+            .with_query_log(control.logging.clone());
         self.snapshot.store(Arc::new(snapshot));
         control.retired.push(before);
         true
@@ -504,7 +523,9 @@ impl Respond for Answerer {
             self.core.adopt(&self.current);
             self.learner.adopt();
         }
-        self.now_s = unix_s(SystemTime::now());
+        let now_ms = unix_ms(SystemTime::now());
+        self.now_s = now_ms / 1000;
+        self.core.set_time(now_ms);
     }
 
     // Left to the compiler, it is a call of its own: fifty instructions a query, most of them moving the address about.

@@ -12,6 +12,7 @@ use super::{
     estimates,
     measured::{self, GeoAtlas, Measured},
     parallel::for_each,
+    query_log,
     watch::Files,
 };
 use crate::{
@@ -124,8 +125,9 @@ impl World {
     /// As [`World::compile`].
     pub fn compile_after(config: Config, path: &Path, past: Past) -> Result<World, Report> {
         let begun = Instant::now();
-        let files = Files::of(&config);
+        let mut files = Files::of(&config, path);
         let Parts { contents, locations, asns, cookie_secrets, admin_token, mut measured } = Parts::read(&config)?;
+        files.add_included(&config, &contents);
         measured.rows.extend(past.learnt);
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
@@ -150,6 +152,7 @@ impl World {
         let zones = ZoneTable::compile(&contents, unix_s(SystemTime::now()));
         let all_up = HealthView::new(&plan, &vec![TargetHealth::UNKNOWN; plan.targets.len()]);
         measured.warnings.extend(doubts(&estimator, asns.is_some(), &measured.rows));
+        measured.warnings.extend(query_log::doubt(&config));
         let of_zones = contents.iter().flat_map(|content| &content.warnings).map(Problem::brief);
         Ok(World {
             path: path.to_owned(),
@@ -318,6 +321,7 @@ impl World {
                 rate_limiter: None,
             }),
             answer_keys,
+            query_log: None,
         }
     }
 }
@@ -442,8 +446,11 @@ fn regions_of_endpoints(plan: &Plan) -> HashMap<Endpoint, u16> {
 }
 
 fn keep_signed(mut contents: Vec<ZoneContent>) -> Vec<ZoneContent> {
-    for content in contents.iter_mut().filter(|content| content.keys.is_none()) {
-        content.rrsets = Vec::new();
+    for content in &mut contents {
+        content.included = Vec::new();
+        if content.keys.is_none() {
+            content.rrsets = Vec::new();
+        }
     }
     contents
 }
@@ -460,6 +467,11 @@ pub struct Published {
     pub answer_keys: Arc<AnswerKeys>,
     /// Secrets of the server cookies.
     pub cookies: CookieSecrets,
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Seconds since 1970.

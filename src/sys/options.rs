@@ -7,6 +7,9 @@ use std::{
 
 use libc::{c_int, socklen_t};
 
+/// Flag for opening a file: neither this nor writing it waits for anybody (`O_NONBLOCK`; means something to FIFOs and terminals).
+pub const NO_WAIT: c_int = libc::O_NONBLOCK;
+
 /// Makes the kernel tell with every datagram which of the host's addresses it was sent to, and on which interface
 /// (`IP_PKTINFO`, `IPV6_RECVPKTINFO`; RFC 3542 §6). For sockets bound to the unspecified address.
 ///

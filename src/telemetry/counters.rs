@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    answer_times::{AnswerTimes, Times},
     classes::{DropReason, QtypeClass, RCODES, TransportKind},
     samples::{Sample, Samples},
 };
@@ -26,6 +27,7 @@ pub struct WorkerCounters {
     unsent: Counter,
     tcp_connections: Counter,
     rounds: Counter,
+    answer_times: AnswerTimes,
     samples: Samples,
     answers: Mutex<Answers>,
     /// Sums of slots that were given up, for readers.
@@ -81,6 +83,8 @@ pub struct Totals {
     pub unsent: u64,
     /// TCP connections open now.
     pub tcp_connections: u64,
+    /// How long some of the answers took, by transport.
+    pub answer_times: [Times; TransportKind::ALL.len()],
     /// Answers out of routes.
     pub answers: BTreeMap<AnswerLabels, u64>,
 }
@@ -163,6 +167,11 @@ impl WorkerCounters {
         slots
     }
 
+    /// How long some of this worker's answers took.
+    pub fn answer_times(&self) -> &AnswerTimes {
+        &self.answer_times
+    }
+
     /// Some of the clients that this worker answered.
     pub fn samples(&self) -> &Samples {
         &self.samples
@@ -178,6 +187,7 @@ impl WorkerCounters {
             unsent: Counter::default(),
             tcp_connections: Counter::default(),
             rounds: Counter::default(),
+            answer_times: AnswerTimes::default(),
             samples: Samples::default(),
             answers: Mutex::default(),
             folded: Mutex::default(),
@@ -206,6 +216,7 @@ impl WorkerCounters {
         totals.truncated += self.truncated.get();
         totals.unsent += self.unsent.get();
         totals.tcp_connections += self.tcp_connections.get();
+        self.answer_times.add_to(&mut totals.answer_times);
         let mut folded = lock(&self.folded);
         let current = self.fold(&mut folded);
         for (labels, count) in folded.iter() {

@@ -160,6 +160,14 @@ fn query_families(totals: &Totals) -> Families {
     families.counter("truncated", "Responses with TC set.").value(totals.truncated as f64);
     families.counter("unsent", "Responses that the kernel would not send.").value(totals.unsent as f64);
     families.gauge("tcp_connections", "TCP connections open now.").value(totals.tcp_connections as f64);
+    let help =
+        "How long this server took to answer, from having read a query to handing over the reply; some are timed.";
+    let family = families.histogram("answer_seconds", help);
+    for (transport, times) in TransportKind::ALL.iter().zip(&totals.answer_times) {
+        if times.count() > 0 || !transport.is_encrypted() {
+            family.buckets([("transport", transport.label())], times.sum_s(), times.buckets().collect());
+        }
+    }
     families
 }
 
@@ -240,6 +248,7 @@ mod tests {
         worker.ecs();
         worker.truncated();
         worker.set_tcp_connections(3);
+        worker.answer_times().record(TransportKind::Dot, std::time::Duration::from_millis(1), 4);
         let labels = |route: Option<&str>| AnswerLabels {
             zone: "example.com".into(),
             route: route.map(Into::into),
@@ -275,6 +284,10 @@ mod tests {
             "isochrone_truncated_total 1",
             "isochrone_unsent_total 0",
             "isochrone_tcp_connections 3",
+            r#"isochrone_answer_seconds_bucket{le="0.0005",transport="dot"} 0"#,
+            r#"isochrone_answer_seconds_bucket{le="0.001",transport="dot"} 4"#,
+            r#"isochrone_answer_seconds_sum{transport="dot"} 0.004"#,
+            r#"isochrone_answer_seconds_count{transport="udp"} 0"#,
             concat!(r#"isochrone_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
             r#"isochrone_region_usable{region="eu"} 1"#,
             r#"isochrone_probes_total{check="web",result="ok"} 7"#,

@@ -27,6 +27,7 @@ use tokio::{
 use super::{
     Reply, Respond, TransportKind, Worker,
     limits::{ConnectionId, ConnectionTable},
+    stopwatch::Stopwatch,
 };
 use crate::config::model::Limits;
 
@@ -36,6 +37,7 @@ pub(super) struct Shared<R> {
     pub transport: TransportKind,
     pub worker: Worker<R>,
     pub table: ConnectionTable<AbortHandle>,
+    stopwatch: Stopwatch,
     input: Box<[u8]>,
     output: Output,
 }
@@ -113,7 +115,8 @@ const MESSAGES_PER_TURN: usize = 128;
 impl<R> Shared<R> {
     pub(super) fn new(transport: TransportKind, worker: Worker<R>) -> Self {
         let output = Output { buffer: vec![0; WRITE_AT + FRAME_BYTES_MAX].into(), len: 0 };
-        Shared { transport, worker, table: ConnectionTable::default(), input: vec![0; READ_BYTES].into(), output }
+        let (table, input) = (ConnectionTable::default(), vec![0; READ_BYTES].into());
+        Shared { transport, worker, table, stopwatch: Stopwatch::default(), input, output }
     }
 
     pub(super) fn count_connections(&self) {
@@ -130,9 +133,14 @@ impl<R: Respond> Shared<R> {
 
     /// The reply to one message that stands alone, without a length.
     pub(super) fn answer(&mut self, message: &[u8], client: SocketAddr) -> Option<&[u8]> {
+        let lap = self.stopwatch.begin();
         self.worker.respond.begin_batch();
         let room = &mut self.output.buffer[..usize::from(u16::MAX)];
-        match self.worker.respond.respond(message, client, self.transport, room) {
+        let reply = self.worker.respond.respond(message, client, self.transport, room);
+        if let Some(took) = lap.end() {
+            self.worker.counters.answer_times().record(self.transport, took, 1);
+        }
+        match reply {
             Reply::Send(length) => Some(&room[..length]),
             Reply::Drop => None,
         }
@@ -229,7 +237,7 @@ impl<S: Stream, R: Respond> Connection<S, R> {
     /// Reads what is there, unless whole messages are waiting; answers, and writes as much as the client takes. All in one poll:
     /// the shared buffers are never held over a wait.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Turn>> {
-        let Shared { transport, worker, input, output, .. } = &mut *self.seat.shared.borrow_mut();
+        let Shared { transport, worker, stopwatch, input, output, .. } = &mut *self.seat.shared.borrow_mut();
         let mut received: &[u8] = &[];
         if !self.kept.has_more {
             let mut buffer = ReadBuf::new(input);
@@ -240,6 +248,7 @@ impl<S: Stream, R: Respond> Connection<S, R> {
             }
             received = &input[..length];
         }
+        let lap = stopwatch.begin();
         output.len = 0;
         worker.respond.begin_batch();
         let turn = self.kept.answer(
@@ -255,6 +264,9 @@ impl<S: Stream, R: Respond> Connection<S, R> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => break,
             }
+        }
+        if let Some(took) = lap.end().filter(|_| turn.messages > 0) {
+            worker.counters.answer_times().record(*transport, took, turn.messages as u64);
         }
         self.kept.output.extend_from_slice(&output.buffer[written..output.len]);
         Poll::Ready(Ok(turn))

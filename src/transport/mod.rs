@@ -12,6 +12,7 @@ mod https;
 pub mod inherit;
 pub mod limits;
 pub mod quic;
+mod stopwatch;
 pub mod tcp;
 mod tls;
 pub mod udp;

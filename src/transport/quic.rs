@@ -31,7 +31,7 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use super::{Reply, Respond, TransportKind, Word, Worker, tcp::STOP_WITHIN};
+use super::{Reply, Respond, TransportKind, Word, Worker, stopwatch::Stopwatch, tcp::STOP_WITHIN};
 use crate::{
     telemetry::WorkerCounters,
     wire::{HEADER_LEN, codes::option, writer::PADDING_BLOCK},
@@ -53,6 +53,7 @@ pub struct Adapter<R> {
 
 struct Inner<R> {
     worker: Worker<R>,
+    stopwatch: Stopwatch,
     output: Box<[u8]>,
 }
 
@@ -132,15 +133,21 @@ impl<R: Respond + Send + 'static> RequestHandler for Adapter<R> {
 impl<R: Respond> Adapter<R> {
     /// In front of this worker.
     pub fn new(worker: Worker<R>) -> Self {
-        let inner = Inner { worker, output: vec![0; usize::from(u16::MAX)].into() };
+        let output = vec![0; usize::from(u16::MAX)].into();
+        let inner = Inner { worker, stopwatch: Stopwatch::default(), output };
         Adapter { inner: Mutex::new(Box::new(inner)) }
     }
 
     /// `None`: no reply at all.
     fn answer(&self, request: &Request) -> Option<Result<Carried, DecodeError>> {
-        let Inner { worker, output } = &mut **self.inner();
+        let Inner { worker, stopwatch, output } = &mut **self.inner();
+        let lap = stopwatch.begin();
         worker.respond.begin_batch();
-        match worker.respond.respond(request.as_slice(), request.src(), TransportKind::Doq, output) {
+        let reply = worker.respond.respond(request.as_slice(), request.src(), TransportKind::Doq, output);
+        if let Some(took) = lap.end() {
+            worker.counters.answer_times().record(TransportKind::Doq, took, 1);
+        }
+        match reply {
             Reply::Send(length) => Some(Carried::new(&output[..length])),
             Reply::Drop => None,
         }

@@ -9,7 +9,7 @@ use std::{io, net::UdpSocket, os::fd::AsFd, thread, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Reply, Respond, TransportKind, Word, Worker};
+use super::{Reply, Respond, TransportKind, Word, Worker, stopwatch::Stopwatch};
 use crate::{
     sys::UdpBatch,
     telemetry::{DropReason, QtypeClass},
@@ -49,11 +49,12 @@ impl<R: Respond> Engine<R> {
     /// it, and who of the two takes a datagram is all the same.
     pub fn run(self) {
         let Engine { socket, mut batch, mut worker, stop } = self;
+        let mut stopwatch = Stopwatch::default();
         // One atomic load a batch. An error means that the other end is gone: stop as well.
         while matches!(stop.has_changed(), Ok(false)) {
             worker.counters.round();
             match batch.receive(socket.as_fd()) {
-                Ok(received) => answer(received, &socket, &mut batch, &mut worker),
+                Ok(received) => answer(received, &socket, &mut batch, &mut worker, &mut stopwatch),
                 // Nobody asks: an idle thread must not hold on to an old map until somebody does.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => worker.respond.begin_batch(),
                 Err(_) => thread::sleep(REST_AFTER_ERROR),
@@ -61,13 +62,20 @@ impl<R: Respond> Engine<R> {
         }
         for _ in 0..LAST_BATCHES {
             let Ok(received) = batch.receive_at_once(socket.as_fd()) else { break };
-            answer(received, &socket, &mut batch, &mut worker);
+            answer(received, &socket, &mut batch, &mut worker, &mut stopwatch);
         }
     }
 }
 
 /// One batch: answer what was received, and send the replies.
-fn answer<R: Respond>(received: usize, socket: &UdpSocket, batch: &mut UdpBatch, worker: &mut Worker<R>) {
+fn answer<R: Respond>(
+    received: usize,
+    socket: &UdpSocket,
+    batch: &mut UdpBatch,
+    worker: &mut Worker<R>,
+    stopwatch: &mut Stopwatch,
+) {
+    let lap = stopwatch.begin();
     let Worker { respond, counters } = worker;
     respond.begin_batch();
     for slot in 0..received {
@@ -83,6 +91,10 @@ fn answer<R: Respond>(received: usize, socket: &UdpSocket, batch: &mut UdpBatch,
         }
     }
     counters.unsent(batch.send(socket.as_fd()));
+    if let Some(took) = lap.end() {
+        // All came together and leave together.
+        counters.answer_times().record(TransportKind::Udp, took, received as u64);
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +157,7 @@ mod tests {
         assert_eq!((&reply[..2], reply.len()), (&[0, 2][..], 4096));
         let totals = server.balanced_totals();
         assert_eq!((totals.dropped[DropReason::Truncated as usize], totals.queries_read()), (1, 2));
+        server.wait_until("the first batch is timed", |server| server.registry.totals().answer_times[0].count() > 0);
         server.stop();
     }
 

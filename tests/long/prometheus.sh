@@ -30,6 +30,8 @@ cat >"$work/isochrone.toml" <<TOML
 listen = ["127.0.0.1:0"]
 [admin]
 listen = "127.0.0.1:0"
+[query-log]
+file = "queries.log"
 [checks.web]
 type = "http"
 port = $(cat "$work/port")

@@ -22,9 +22,9 @@ use super::{
     Locate, cookie_secrets,
     cookie_secrets::Unusable,
     files,
-    model::{Admin, Config, Geo, Latency, Listen, Server},
+    model::{Admin, Config, Geo, Latency, Listen, LogTarget, QueryLog, Server},
     section::{At, Problems},
-    spec::{AdminSpec, GeoSpec, LatencySpec, RegionSpec, ServerSpec, Spec},
+    spec::{AdminSpec, GeoSpec, LatencySpec, QueryLogSpec, RegionSpec, ServerSpec, Spec},
     token::AdminToken,
     value::{quote, suggest},
 };
@@ -57,6 +57,7 @@ pub(super) fn run(spec: Spec, problems: &Problems, folder: &Path, locate: Locate
     note_admin_among_listeners(&spec.server, &spec.admin, problems);
     Config {
         server: context.build_server(&spec.server, &spec.admin),
+        query_log: context.build_query_log(&spec.query_log),
         admin: context.build_admin(&spec.admin),
         geo: context.build_geo(&spec.geo),
         latency: context.build_latency(&spec.latency, &spec.server.region),
@@ -122,8 +123,19 @@ impl Context<'_> {
             user: self.build_user(&spec.user),
             sandbox: spec.sandbox,
             region: (!spec.region.value.is_empty()).then(|| self.region_named(&spec.region)).flatten(),
+            watch: spec.watch,
             limits: spec.limits,
         }
+    }
+
+    /// That it cannot be written is no error: it may be so at any time, and queries are answered all the same.
+    fn build_query_log(&self, spec: &QueryLogSpec) -> Option<QueryLog> {
+        let target = match spec.file.value.as_str() {
+            "" => return None,
+            "-" => LogTarget::Stdout,
+            path => LogTarget::File(self.folder.join(path)),
+        };
+        Some(QueryLog { target, sample: spec.sample, queue_max: spec.queue_max })
     }
 
     /// Read here for its errors alone, so that they are told together with all others; what counts is read again when the file

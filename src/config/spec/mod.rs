@@ -26,13 +26,14 @@ pub(crate) use damping::DampingSpec;
 pub(crate) use host::{host_name, name_fault};
 pub(crate) use learning::LearningSpec;
 pub(crate) use regions::{LocationSpec, RegionSpec};
-pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, LatencySpec, SELF_SIGNED, ServerSpec};
+pub(crate) use server::{AdminSpec, EncryptedSpec, GeoSpec, LatencySpec, QueryLogSpec, SELF_SIGNED, ServerSpec};
 pub(crate) use zones::{PolicyWord, RouteSpec, RuleSpec, ZoneSpec};
 
 /// The whole file.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub server: ServerSpec,
+    pub query_log: QueryLogSpec,
     pub admin: AdminSpec,
     pub geo: GeoSpec,
     pub latency: LatencySpec,
@@ -60,6 +61,7 @@ pub(crate) fn read(tree: &DeTable<'_>, problems: &Problems) -> Spec {
     };
     Spec {
         server: server::read_server(&section("server", &keys::SERVER)),
+        query_log: server::read_query_log(&section("query-log", &keys::QUERY_LOG)),
         admin: server::read_admin(&section("admin", &keys::ADMIN)),
         geo: server::read_geo(&section("geo", &keys::GEO)),
         latency: server::read_latency(&section("latency", &keys::LATENCY)),

@@ -1,4 +1,4 @@
-//! `[server]`, `[server.limits]`, `[admin]`, `[geo]` and `[latency]`.
+//! `[server]`, `[server.limits]`, `[query-log]`, `[admin]`, `[geo]` and `[latency]`.
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
@@ -27,6 +27,7 @@ pub(crate) struct ServerSpec {
     pub sandbox: bool,
     /// Empty: none.
     pub region: At<String>,
+    pub watch: bool,
     pub limits: Limits,
     pub encrypted: Option<EncryptedSpec>,
 }
@@ -45,6 +46,15 @@ pub(crate) struct EncryptedSpec {
     pub certificate: Option<At<String>>,
     /// As the certificate.
     pub key: Option<At<String>>,
+}
+
+/// `[query-log]`
+#[derive(Debug)]
+pub(crate) struct QueryLogSpec {
+    /// Empty: none.
+    pub file: At<String>,
+    pub sample: f64,
+    pub queue_max: usize,
 }
 
 /// `[admin]`
@@ -109,6 +119,7 @@ pub(super) fn read_server(section: &Section<'_>) -> ServerSpec {
         user: section.text("user"),
         sandbox: section.flag("sandbox").value,
         region: section.text("region"),
+        watch: section.flag("watch").value,
         limits,
         encrypted,
     }
@@ -163,6 +174,14 @@ fn read_limits(section: &Section<'_>) -> Limits {
 /// A number that the catalogue keeps at or above 0.
 fn count(n: i64) -> usize {
     usize::try_from(n).unwrap_or(0)
+}
+
+pub(super) fn read_query_log(section: &Section<'_>) -> QueryLogSpec {
+    QueryLogSpec {
+        file: section.text("file"),
+        sample: section.number("sample").value,
+        queue_max: count(section.integer("max-queue").value),
+    }
 }
 
 pub(super) fn read_admin(section: &Section<'_>) -> AdminSpec {

@@ -143,6 +143,15 @@ pub(super) fn server_metrics(live: &Live, view: &View, families: &mut Families) 
         .gauge("last_reload_success_timestamp_seconds", "When a configuration was last taken up.")
         .value(reload.last_success as f64);
     families
+        .counter("query_log_lines", "Lines of the query log that were written.")
+        .value(live.query_log.written() as f64);
+    families
+        .counter(
+            "query_log_dropped",
+            "Lines that it should have and has not, since its file was too slow or could not be written.",
+        )
+        .value(live.query_log.dropped() as f64);
+    families
         .gauge("geo_database_build_timestamp_seconds", "When the location data was made.")
         .value(world.locations.build_epoch() as f64);
     let family =

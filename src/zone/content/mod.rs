@@ -43,6 +43,8 @@ pub struct ZoneContent {
     /// What is served otherwise than its author may think, in the order of the text; at most [`WARNINGS_MAX`], the last
     /// of which says how many more there are.
     pub warnings: Vec<Problem>,
+    /// Files that its zone files include, as far as records stand in them.
+    pub included: Vec<Arc<Source>>,
 }
 
 /// Most warnings that are kept of one zone.
@@ -107,9 +109,15 @@ fn gather_zone(
     problems: &mut Vec<Problem>,
 ) -> Option<(ZoneContent, bool)> {
     let mut found = Vec::new();
-    let mut records = Vec::new();
+    let (mut records, mut included) = (Vec::new(), Vec::<Arc<Source>>::new());
     for text in &zone.texts {
-        records.append(&mut file::read(zone, text, &mut found));
+        let mut read = file::read(zone, text, &mut found);
+        for source in read.iter().map(|record| &record.spot.source) {
+            if !included.iter().chain([&text.spot.source]).any(|known| Arc::ptr_eq(known, source)) {
+                included.push(source.clone());
+            }
+        }
+        records.append(&mut read);
     }
     let unread = !found.is_empty();
     let has_own_soa = synthesis::add_missing(zone, &mut records);
@@ -127,7 +135,8 @@ fn gather_zone(
     let visible = sets.into_iter().zip(findings.hidden).filter(|(_, hidden)| !hidden);
     let rrsets = visible.map(|(set, _)| set.into_rrset()).collect();
     let warnings = bounded(findings.warnings);
-    Some((ZoneContent { origin: zone.origin.clone(), rrsets, routes, serial: 0, keys, warnings }, has_own_soa))
+    let origin = zone.origin.clone();
+    Some((ZoneContent { origin, rrsets, routes, serial: 0, keys, warnings, included }, has_own_soa))
 }
 
 fn content_route(config: &Config, number: usize, route: &Route, problems: &mut Vec<Problem>) -> ContentRoute {

@@ -55,9 +55,11 @@ fn config(zones: Vec<Zone>) -> Config {
             user: None,
             sandbox: true,
             region: None,
+            watch: false,
             limits,
             encrypted: None,
         },
+        query_log: None,
         admin: Admin { listen: None, token_file: None },
         geo: Geo { databases: Vec::new(), asn_database: None },
         latency: Latency {
