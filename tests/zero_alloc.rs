@@ -221,7 +221,7 @@ fn logging_a_query_neither_allocates_nor_frees_even_where_the_log_is_full() {
         assert!(logged > 1_000, "{logged}");
     }
     let before = log.dropped();
-    for _ in 0..10_000 {
+    for _ in 0..30_000 {
         let query = Ask::new("x.app.example.com", "A").bytes();
         let arrival = Arrival { client: fixture.resolver, transport: TransportKind::Udp, now_s: 1_800_000_000 };
         let heap = counts();
