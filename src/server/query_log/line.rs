@@ -177,7 +177,7 @@ mod tests {
             line(&PLAIN),
             concat!(
                 r#"{"time":"2026-11-26T07:24:23.007Z","client":"203.0.113.0/24","ecs":false,"transport":"udp","#,
-                r#""name":"w\"w.app.geo.example.com.","type":"A","zone":"geo.example.com.","route":"*.app","#,
+                r#""name":"w\\\"w.app.geo.example.com.","type":"A","zone":"geo.example.com.","route":"*.app","#,
                 r#""region":"eu \"west\"","reason":"best","scope":null,"rcode":"NOERROR"}"#,
                 "\n"
             )
