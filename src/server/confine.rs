@@ -66,7 +66,7 @@ fn read_again(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
 fn written(config: &Config) -> Vec<(&'static str, PathBuf)> {
     let state = config.server.state_dir.iter().map(|path| ("state", path.clone()));
     let log = config.query_log.as_ref().and_then(|log| match &log.target {
-        LogTarget::File(path) => path.parent().map(|folder| ("query log", folder.to_owned())),
+        LogTarget::File(path) => path.parent().map(|folder| ("query log", Path::new(".").join(folder))),
         LogTarget::Stdout => None,
     });
     state.chain(log).collect()

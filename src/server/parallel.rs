@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::sys::priority::lower_this_thread;
+use crate::sys::{memory::give_back, priority::lower_this_thread};
 
 /// Does what may take its time on a thread of its own that lets all others go first: answers never wait for a reload, even on one core.
 /// Waits for it; a panic in it comes out here.
@@ -17,6 +17,15 @@ pub fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         work()
     };
     thread::scope(|scope| scope.spawn(lowered).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// Frees what may be large where that delays nobody, and gives the memory back to the system. To be called inside a runtime.
+pub fn free<T: Send + 'static>(done_with: T) {
+    let work = || {
+        drop(done_with);
+        give_back();
+    };
+    tokio::task::spawn_blocking(|| at_leisure(work));
 }
 
 /// Most threads for one piece of work: what it shares with answering queries is the machine.

@@ -3,8 +3,9 @@
 
 use super::{
     ServeError,
+    answerer::Answerer,
     identity::Keeper,
-    live::{Answerer, Live},
+    live::Live,
     sockets::Sockets,
     takeover::{
         Giver, Successor, Taken, TakeoverError,
