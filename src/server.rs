@@ -43,7 +43,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch as channel},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 
 pub use self::world::World;
@@ -203,6 +203,9 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     live.confinement.get_or_init(|| confined.unwrap_or_default());
     let keeper = world.config.server.encrypted.as_ref().map(Keeper::new);
     let is_successor = taken.is_some();
+    // Before another process is relieved: from then on this one must not end by a signal that means a reload, nor go by old health.
+    let signals = Signals::new()?;
+    let follower = runtime.spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
     let (admin, spares) = (sockets.admin.take(), std::mem::take(&mut sockets.spares));
     let serving = start_serving(sockets, &live, keeper.as_ref(), taken)?;
     tell_ready(&world, &ready, begun);
@@ -213,7 +216,20 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     // Other maps than those of the world: made of what the process before had learnt.
     let has_learnt = !Arc::ptr_eq(&live.world(), &world);
     let rebuilder = if has_learnt { Rebuilder::rested() } else { Rebuilder::default() };
-    let parts = Parts { live, prober, serving, keeper, admin, doors, spares, rebuilder, manager, is_successor };
+    let parts = Parts {
+        live,
+        prober,
+        serving,
+        keeper,
+        admin,
+        doors,
+        spares,
+        rebuilder,
+        manager,
+        signals,
+        follower,
+        is_successor,
+    };
     let ended = runtime.block_on(control(parts, &ready));
     runtime.shutdown_background(); // a name look-up or a reload under way must not hold up the end
     ended
@@ -272,19 +288,32 @@ struct Parts {
     spares: Vec<Spare>,
     rebuilder: Rebuilder,
     manager: Manager,
+    signals: Signals,
+    /// Publishes what changes in health.
+    follower: JoinHandle<()>,
     /// It has taken over from another process.
     is_successor: bool,
 }
 
 /// The control plane: follows health, signals and files until told to stop, or until another process serves.
 async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
-    let Parts { live, prober, serving, mut keeper, admin, doors, spares, mut rebuilder, mut manager, is_successor } =
-        parts;
+    let Parts {
+        live,
+        prober,
+        serving,
+        mut keeper,
+        admin,
+        doors,
+        spares,
+        mut rebuilder,
+        mut manager,
+        signals,
+        follower,
+        is_successor,
+    } = parts;
     free(()); // compiling needed much more than what is left of it
     let (stop, stopping) = channel::channel(false);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let follower = tokio::spawn(supervise(live.clone(), "publish", |live| async move { live.follow_health().await }));
+    let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
     let signer = tokio::spawn(supervise(live.clone(), "sign", keep_signed));
     let keeping = tokio::spawn(supervise(live.clone(), "remember", verdicts::keep));
     let learner = tokio::spawn(supervise(live.clone(), "learn", learning::keep));
@@ -427,6 +456,24 @@ fn write_state(live: &Live) {
     verdicts::write(live);
     learning::write(live);
     heard::write_last(live);
+}
+
+/// The signals that mean something to the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// From now on they end the process no more. To be called inside a runtime.
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 async fn received(signal: &mut Signal) {

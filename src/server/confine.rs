@@ -65,11 +65,14 @@ fn read_again(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
 /// here.
 fn written(config: &Config) -> Vec<(&'static str, PathBuf)> {
     let state = config.server.state_dir.iter().map(|path| ("state", path.clone()));
-    let log = config.query_log.as_ref().and_then(|log| match &log.target {
-        LogTarget::File(path) => path.parent().map(|folder| ("query log", Path::new(".").join(folder))),
+    state.chain(log_folder(config).map(|folder| ("query log", folder))).collect()
+}
+
+fn log_folder(config: &Config) -> Option<PathBuf> {
+    match &config.query_log.as_ref()?.target {
+        LogTarget::File(path) => Some(Path::new(".").join(path.parent()?)),
         LogTarget::Stdout => None,
-    });
-    state.chain(log).collect()
+    }
 }
 
 /// What the host has for every program: how names are looked up, whom certificates are trusted by, what the metrics of the process are
@@ -129,7 +132,8 @@ fn grants(config: &Config, path: &Path) -> Grants {
 /// It cannot be made.
 pub fn make_state_dir(server: &Server) -> Result<(), Report> {
     let Some(path) = server.state_dir.as_ref().filter(|path| !path.exists()) else { return Ok(()) };
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let above = path.parent().map_or(Ok(()), |above| DirBuilder::new().recursive(true).create(above));
+    let made = above.and_then(|()| DirBuilder::new().mode(0o700).create(path));
     let for_whom = server.user.as_ref().filter(|_| privileges::current().0 == 0);
     let given = |account: &Account| chown(path, Some(account.uid), Some(account.gid));
     made.and_then(|()| for_whom.map_or(Ok(()), given)).map_err(|reason| {
@@ -139,16 +143,29 @@ pub fn make_state_dir(server: &Server) -> Result<(), Report> {
     })
 }
 
+/// Makes the folder of the query log where it is missing: later it would be out of reach. Where that fails, the log says so.
+fn make_log_folder(config: &Config) {
+    let Some(path) = log_folder(config).filter(|path| !path.exists()) else { return };
+    let made = DirBuilder::new().mode(0o750).create(&path);
+    let for_whom = config.server.user.as_ref().filter(|_| privileges::current().0 == 0);
+    if let (Ok(()), Some(account)) = (made, for_whom) {
+        let _said_by_the_log = chown(&path, Some(account.uid), Some(account.gid));
+    }
+}
+
 /// Becomes the user of the configuration, gives up what is not needed any more, and says what is missing afterwards.
 ///
 /// # Errors
 /// The process cannot become that user, or that user cannot read or write what reloads and state need.
 pub fn confine(world: &World) -> Result<Confinement, ServeError> {
     let server = &world.config.server;
+    if server.sandbox {
+        make_log_folder(&world.config);
+    }
     become_user(server.user.as_ref())?;
     if let Some(account) = &server.user {
         let files = read_again(&world.config, &world.path);
-        let problems = out_of_reach(&files, &written(&world.config), account);
+        let problems = out_of_reach(&files, server.state_dir.as_deref(), account);
         if !problems.is_empty() {
             return Err(ServeError::Config(Report::new(problems)));
         }
@@ -187,11 +204,7 @@ fn become_user(account: Option<&Account>) -> Result<(), ServeError> {
 }
 
 /// What reloads and state need and the user has no access to.
-fn out_of_reach(
-    files: &[(&'static str, PathBuf)],
-    folders: &[(&'static str, PathBuf)],
-    account: &Account,
-) -> Vec<Problem> {
+fn out_of_reach(files: &[(&'static str, PathBuf)], state_dir: Option<&Path>, account: &Account) -> Vec<Problem> {
     let name = &account.name;
     let denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     let unreadable = files.iter().filter(|(_, path)| File::open(path).is_err_and(denied)).map(|(what, path)| {
@@ -199,24 +212,27 @@ fn out_of_reach(
             "the user `{name}` cannot read the {what} `{}`, which no reload could take up then",
             path.display()
         );
-        Problem::new(message).with_help(remedy(path, name))
+        Problem::new(message).with_help(remedy(path, account))
     });
-    let unwritable = folders.iter().filter_map(|(what, folder)| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let strange = entries.into_iter().find(|path| File::open(path).is_err_and(denied));
+    let unwritable = state_dir.and_then(|folder| {
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        // Nothing but files: a mounted disk has a folder of root's, and a FIFO would be waited for.
+        let files = files.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).map(|entry| entry.path());
+        let strange = files.into_iter().find(|path| File::open(path).is_err_and(denied));
         let path = match tempfile::tempfile_in(folder) {
-            Err(_) => folder.clone(),
+            Err(_) => folder.to_owned(),
             Ok(_) => strange?,
         };
         let doing = if path == *folder { "write to" } else { "read" };
-        let message = format!("the user `{name}` cannot {doing} `{}`, where {what} is kept", path.display());
-        Some(Problem::new(message).with_help(format!("run: chown -R {name}: {}", folder.display())))
+        let message = format!("the user `{name}` cannot {doing} `{}`, where state is kept", path.display());
+        let (uid, gid) = (account.uid, account.gid);
+        Some(Problem::new(message).with_help(format!("run: chown -R {uid}:{gid} {}", folder.display())))
     });
     unreadable.chain(unwritable).collect()
 }
 
 /// What to do about a file that cannot be read: often it is a folder above it that lets nobody through.
-fn remedy(path: &Path, name: &str) -> String {
+fn remedy(path: &Path, account: &Account) -> String {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let shut = whole.ancestors().skip(1).filter(|folder| folder.symlink_metadata().is_ok()).find(|folder| {
         folder.join(".").symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -227,7 +243,7 @@ fn remedy(path: &Path, name: &str) -> String {
             folder.display(),
             folder.display()
         ),
-        None => format!("run: chown {name} {}", path.display()),
+        None => format!("run: chgrp {} {} && chmod g+r {}", account.gid, path.display(), path.display()),
     }
 }
 
@@ -250,8 +266,8 @@ impl Confinement {
     fn tell(&self, is_root: bool, is_wanted: bool) {
         if is_root {
             tracing::warn!(
-                "the server runs as root: name a user to run as in `user` of [server], such as \"nobody\" or one made by \
-                 `useradd --system isochrone`"
+                "the server runs as root: name a user to run as in `user` of [server], such as one made by `useradd \
+                 --system isochrone`"
             );
         }
         if is_wanted && self.files.is_none() {

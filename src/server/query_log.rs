@@ -20,6 +20,7 @@ use super::{live::Live, world::World};
 use crate::{
     config::{Config, model::LogTarget},
     routing::policy::Reason,
+    sys::sandbox::is_out_of_reach,
     telemetry::query_log::{Logging, QueryLog, Terms},
 };
 
@@ -60,6 +61,12 @@ pub fn logging(log: &Arc<QueryLog>, world: &World, before: Option<Logging>) -> O
 pub fn doubt(config: &Config) -> Option<String> {
     let Some(LogTarget::File(path)) = config.query_log.as_ref().map(|config| &config.target) else { return None };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    if is_out_of_reach(path) {
+        return Some(format!(
+            "the query log {} is outside of the folders that the server left itself at its start: it is written after a restart",
+            path.display()
+        ));
+    }
     (!folder.is_dir()).then(|| {
         let (path, folder) = (path.display(), folder.display());
         format!("the query log {path} has no folder; run: mkdir -p {folder}, and let the server's user write there")

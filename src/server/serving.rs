@@ -34,17 +34,25 @@ pub fn start_serving(
     // Its connections are known to the process before alone: this one reads what comes for it only when that has closed them.
     let quic = BoundEncrypted { doq: std::mem::take(&mut sockets.encrypted.doq), ..BoundEncrypted::default() };
     let mut serving = transport::start(sockets.bound, &live.world().config.server.limits, make_worker)?;
-    if let Some(keeper) = keeper {
-        serving.start_encrypted(sockets.encrypted, &keeper.current, make_worker)?;
-    }
-    if let Some(taken) = taken
-        && let Err(error) = relieve(live, taken.predecessor)
-    {
+    let encrypted = keeper.map_or(Ok(()), |keeper| {
+        serving.start_encrypted(sockets.encrypted, &keeper.current, make_worker).map_err(ServeError::from)
+    });
+    let is_successor = taken.is_some();
+    let relieved = encrypted.and_then(|()| match taken {
+        Some(taken) => relieve(live, taken.predecessor).map_err(ServeError::from),
+        None => Ok(()),
+    });
+    if let Err(error) = relieved {
         let _answered_what_it_took = serving.release(|| {});
-        return Err(error.into());
+        return Err(error);
     }
-    if let Some(keeper) = keeper {
-        serving.start_encrypted(quic, &keeper.current, make_worker)?;
+    let quic = keeper.map_or(Ok(()), |keeper| serving.start_encrypted(quic, &keeper.current, make_worker));
+    match quic {
+        // The process before is ending: whatever this one cannot do, it is the only one left.
+        Err(error) if is_successor => {
+            tracing::error!(%error, "no DNS over QUIC: the system gives no thread for it; start anew when it can");
+        }
+        started => started?,
     }
     Ok(serving)
 }

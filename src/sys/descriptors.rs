@@ -2,9 +2,14 @@
 //! files are.
 
 use std::{
+    fs::{File, OpenOptions},
     io::{self, IoSlice, IoSliceMut},
     mem::{self, MaybeUninit},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use libc::socklen_t;
@@ -88,6 +93,19 @@ pub fn peer(stream: impl AsFd) -> io::Result<Peer> {
         return Err(io::Error::last_os_error());
     }
     Ok(Peer { pid: u32::try_from(ucred.pid).unwrap_or(0), user: ucred.uid })
+}
+
+/// A handle on what is at a path itself, were it a link: it can be looked at, and changed by [`through`].
+///
+/// # Errors
+/// Nothing is there, or it is out of reach.
+pub fn at_path(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)
+}
+
+/// A path that leads to what a handle stands for, whatever is at its own path by now.
+pub fn through(handle: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", handle.as_raw_fd()).into()
 }
 
 /// The user that this process runs as.

@@ -212,6 +212,9 @@ const ALWAYS_HERE: &[i64] = &[
     X32 | 540,
     X32 | 545,
     X32 | libc::SYS_clone,
+    X32 | libc::SYS_clone3,
+    X32 | libc::SYS_fork,
+    X32 | libc::SYS_vfork,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_HERE: &[i64] = &[];

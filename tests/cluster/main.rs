@@ -167,7 +167,7 @@ fn what_is_no_message_or_too_new_is_told_and_harms_nobody() {
         wait_until(part, || told(name, "problem").is_some_and(|problem| problem.to_string().contains(part)));
     };
     has_problem("evil", "it is no message");
-    has_problem("late", "it needs schema 98, and this version reads up to 2");
+    has_problem("late", "it needs schema 98, and this version reads up to 3");
     wait_until("one of the next version", || told("next", "counts") == Some(true.into()));
     assert_eq!(a.log_count("what a server of the cluster said was not taken in"), 2);
     assert!(a.counting() >= 2 && a.answer() == EU);

@@ -234,8 +234,8 @@ fn what_the_user_cannot_read_or_write_is_told_at_the_start() {
     let with_token = nobody.replace("[admin]\n", "[admin]\ntoken-file = \"token\"\n");
     let told = start(&folder, &with_token);
     assert!(told.contains("the user `nobody` cannot read the token file `token`"), "{told}");
-    assert!(told.contains("run: chown nobody token"), "{told}");
-    assert!(told.contains("cannot write to `state`") && told.contains("run: chown -R nobody: state"), "{told}");
+    assert!(told.contains("run: chgrp 65534 token && chmod g+r token"), "{told}");
+    assert!(told.contains("cannot write to `state`") && told.contains("run: chown -R 65534:65534 state"), "{told}");
 
     // State of a server that ran as root so far: it would be set aside, and what operators decided forgotten.
     chown(folder.path().join("state"), Some(NOBODY), Some(NOBODY)).unwrap();

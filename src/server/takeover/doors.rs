@@ -9,14 +9,17 @@ use std::{
         fd::{AsFd, BorrowedFd},
         linux::net::SocketAddrExt,
         unix::{
-            fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown},
             net::{SocketAddr as UnixAddr, UnixListener, UnixStream},
         },
     },
     path::{self, Path, PathBuf},
 };
 
-use crate::{config::model::Server, sys::descriptors::own_user};
+use crate::{
+    config::model::Server,
+    sys::descriptors::{at_path, own_user, through},
+};
 
 /// The file's name in the state directory.
 const FILE: &str = "handover.sock";
@@ -112,15 +115,25 @@ impl Place {
             (opened, _) => opened?,
         };
         if let Place::File(path) = self {
-            // Only a hurdle: who asks is looked at, too.
-            fs::set_permissions(path, Permissions::from_mode(0o600))?;
-            let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
-            if let Some(folder) = folder.filter(|folder| folder.uid() != own_user()) {
-                let _root_may = chown(path, Some(folder.uid()), Some(folder.gid()));
-            }
+            restrict(path)?;
         }
         Ok(listener)
     }
+}
+
+/// Lets nobody but its owner ask at a socket's file. Only a hurdle: who asks is looked at, too. This process may be root and the
+/// folder another user's, who may put anything in its place at any time: so it is done to that very socket.
+fn restrict(path: &Path) -> io::Result<()> {
+    let socket = at_path(path)?;
+    if !socket.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("something else has taken its place"));
+    }
+    fs::set_permissions(through(&socket), Permissions::from_mode(0o600))?;
+    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    if let Some(folder) = folder.filter(|folder| folder.uid() != own_user()) {
+        let _root_may = chown(through(&socket), Some(folder.uid()), Some(folder.gid()));
+    }
+    Ok(())
 }
 
 impl std::fmt::Display for Place {
