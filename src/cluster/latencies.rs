@@ -126,6 +126,8 @@ struct Heard {
     networks: HashMap<Network, Told>,
     /// When it last told of any; `None`: not since this process began.
     told: Option<Instant>,
+    /// When it began to tell, or began again after it was silent: what it told before may still be told again.
+    since: Option<Instant>,
     /// It was not silent when that was last looked at.
     is_current: bool,
 }
@@ -150,6 +152,8 @@ pub struct Latencies {
     changes: u64,
     left_out: u64,
     swept: Option<Instant>,
+    /// What was written of the others was read since all was forgotten.
+    is_recalled: bool,
 }
 
 impl Latencies {
@@ -166,7 +170,7 @@ impl Latencies {
     /// Takes in what another server measured. What cannot be, and what is beyond its share, is left out.
     pub fn take(&mut self, from: &str, said: &message::Cells, now: Instant) {
         let is_sound = is_region(&said.region) && !said.networks.is_empty();
-        if !is_sound || !self.make_room(from, said.networks.len()) {
+        if !is_sound || !self.make_room(from, said) {
             self.left_out += said.networks.len() as u64;
             return;
         }
@@ -174,6 +178,9 @@ impl Latencies {
         let heard = self.by_node.entry(from.to_string()).or_default();
         if heard.region != said.region {
             *heard = Heard { region: said.region.clone(), is_current: true, ..Heard::default() };
+        }
+        if heard.told.is_none_or(|told| now.saturating_duration_since(told) >= FORGET_AFTER) {
+            heard.since = Some(now);
         }
         heard.told = Some(now);
         let mut has_moved = false;
@@ -204,8 +211,12 @@ impl Latencies {
 
     /// Makes room for what a server is about to tell: the shares of all that are not silent become smaller when it is one more, and
     /// what silent ones measured goes first. False when there are too many servers.
-    fn make_room(&mut self, from: &str, networks: usize) -> bool {
+    fn make_room(&mut self, from: &str, said: &message::Cells) -> bool {
         let is_known = self.by_node.contains_key(from);
+        let networks = match self.networks() + said.networks.len() > NETWORKS_MAX {
+            true => self.new_networks(from, said),
+            false => said.networks.len(),
+        };
         while (!is_known && self.by_node.len() >= PEERS_MAX) || self.networks() + networks > NETWORKS_MAX {
             let silent = self.by_node.iter().filter(|(name, heard)| !heard.is_current && *name != from);
             let Some(longest) = silent.min_by_key(|(_, heard)| heard.told).map(|(name, _)| name.clone()) else { break };
@@ -222,6 +233,13 @@ impl Latencies {
             self.by_node.values_mut().for_each(|heard| heard.trim(share));
         }
         true
+    }
+
+    /// How many of the networks that a server tells of it has not told of before.
+    fn new_networks(&self, from: &str, said: &message::Cells) -> usize {
+        let known = self.by_node.get(from).filter(|heard| heard.region == said.region);
+        let is_new = |cell: &Cell| known.is_none_or(|known| !known.networks.contains_key(&cell.network));
+        said.networks.iter().filter_map(Cell::read).filter(is_new).count()
     }
 
     /// Networks that one server may have.
@@ -242,8 +260,11 @@ impl Latencies {
         self.swept = Some(now);
         let mut has_changed = false;
         for heard in self.by_node.values_mut() {
-            let (before, told) = (heard.networks.len(), heard.told);
-            let is_told_no_more = |at| told.is_some_and(|told| told.saturating_duration_since(at) >= FORGET_AFTER);
+            let (before, told, since) = (heard.networks.len(), heard.told, heard.since);
+            let is_told_no_more = |at: Instant| {
+                let at = since.map_or(at, |since| since.max(at));
+                told.is_some_and(|told| told.saturating_duration_since(at) >= FORGET_AFTER)
+            };
             heard.networks.retain(|_, known| !is_told_no_more(known.at) && known.as_of(now).age_s < KEEP_S);
             let is_current = told.is_some_and(|told| now.saturating_duration_since(told) < FORGET_AFTER);
             has_changed |= heard.networks.len() != before || heard.is_current != is_current;
@@ -258,7 +279,13 @@ impl Latencies {
     /// Forgets what the others measured.
     pub fn forget(&mut self) {
         self.by_node.clear();
+        self.is_recalled = false;
         self.note_change();
+    }
+
+    /// True when what was written of the others was taken in, and was not forgotten since.
+    pub fn is_recalled(&self) -> bool {
+        self.is_recalled
     }
 
     /// What the others measured.
@@ -372,6 +399,32 @@ mod tests {
         assert!(is_current(&latencies) && latencies.generation() > generation + 1);
         latencies.sweep(begun + 50 * DAY);
         assert_eq!(latencies.of("a"), None);
+    }
+
+    #[test]
+    fn a_server_that_comes_back_has_an_hour_to_tell_the_rest_again() {
+        let begun = Instant::now();
+        let mut latencies = Latencies::default();
+        latencies.take("a", &said(&[cell(1, 10.0), cell(2, 20.0)]), begun);
+        latencies.take("a", &said(&[cell(1, 10.0)]), begun + 120 * MINUTE);
+        latencies.sweep(begun + 121 * MINUTE);
+        assert_eq!(latencies.of("a"), Some(("eu", 2)));
+        latencies.take("a", &said(&[cell(1, 10.0)]), begun + 160 * MINUTE);
+        latencies.take("a", &said(&[cell(1, 10.0)]), begun + 180 * MINUTE);
+        latencies.sweep(begun + 180 * MINUTE);
+        assert_eq!(latencies.of("a"), Some(("eu", 1)));
+    }
+
+    #[test]
+    fn what_is_told_again_needs_no_room() {
+        let begun = Instant::now();
+        let mut latencies = Latencies::default();
+        let all: Vec<Cell> = (0..NETWORKS_MAX as u32 / 2).map(|n| cell(n, 10.0)).collect();
+        latencies.take("gone", &said(&all), begun);
+        latencies.take("a", &said(&all), begun + 30 * MINUTE);
+        latencies.sweep(begun + 60 * MINUTE);
+        latencies.take("a", &said(&all), begun + 61 * MINUTE);
+        assert_eq!(latencies.of("gone"), Some(("eu", NETWORKS_MAX / 2)));
     }
 
     #[test]

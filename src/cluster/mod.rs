@@ -253,6 +253,18 @@ impl Cluster {
         self.latencies().generation()
     }
 
+    /// True when what a file held of the others was taken in, and was not forgotten since.
+    pub fn is_measured_recalled(&self) -> bool {
+        self.latencies().is_recalled()
+    }
+
+    /// Forgets the others' views and how it went with them. What this server sees of the regions stays: it is told only now and then.
+    fn begin_anew(&self) {
+        let mut shared = self.shared();
+        let rises = std::mem::take(&mut shared.rises);
+        *shared = Shared { rises, ..Shared::default() };
+    }
+
     fn latencies(&self) -> MutexGuard<'_, Latencies> {
         self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -288,8 +300,7 @@ pub async fn run(cluster: Arc<Cluster>, board: Arc<Board>, decisions: Arc<dyn De
             return; // never: the sender lives as long as the cluster
         }
         if configured.borrow().is_none() {
-            let rises = std::mem::take(&mut cluster.shared().rises);
-            *cluster.shared() = Shared { rises, ..Shared::default() };
+            cluster.begin_anew();
             cluster.latencies().forget();
             let all = board.snapshot();
             let alone: Vec<_> = (0..all.statuses.len() as u32).map(|id| (TargetId(id), None)).collect();

@@ -17,7 +17,7 @@ use tokio::{
 
 use self::hearing::Compared;
 use super::{
-    Cluster, Decisions, Shared,
+    Cluster, Decisions,
     exchange::{Event, Exchange, random},
     latencies::Teller,
     message::{Ask, Beat, Delta, Message, OBSERVATIONS_AT_ONCE, Observation, Seen},
@@ -109,7 +109,7 @@ impl<'c> Member<'c> {
         exchange: Exchange,
     ) -> Member<'c> {
         let (begun, _) = now();
-        *cluster.shared() = Shared::default();
+        cluster.begin_anew();
         Member {
             config,
             cluster,

@@ -20,7 +20,7 @@ const PROBES_PER_LEVEL_MIN: usize = 5;
 const PROBES_PER_LEVEL_MAX: u32 = 32;
 /// So many levels are a block, an hour at a pace of a minute; of a block are kept its lower quartile and its noise.
 const LEVELS_PER_BLOCK: usize = 60;
-/// So many blocks tell what is usual: a day.
+/// So many blocks tell what is usual: a day at a pace of a minute.
 const BLOCKS_MAX: usize = 24;
 /// From so many levels on something is usual at all.
 const LEVELS_MIN: usize = 10;
@@ -30,7 +30,7 @@ const LEVEL_LASTS: u32 = 3;
 const NOISE_MARGIN: u32 = 4;
 /// And above this share of what is usual.
 const USUAL_SHARE: u32 = 10;
-/// A rise must have held at so many looks, one each pace, and so must its end.
+/// A rise must have held at so many looks, each at new levels, and so must its end.
 const LOOKS: usize = 3;
 /// What is acted on changes by no less than this share of itself.
 const CHANGE_SHARE: f32 = 0.25;
@@ -46,6 +46,10 @@ pub struct Rise {
     pub margin_ms: f32,
     /// What is usual.
     pub usual_ms: f32,
+    /// When its level was complete, after some fixed moment; of several targets, when the newest of the older half were.
+    pub at: Duration,
+    /// When the newest of their levels was complete.
+    pub newest: Duration,
 }
 
 /// What a block of levels came to, in microseconds.
@@ -102,8 +106,8 @@ impl Levels {
     /// The rise of the newest level; `None` while nothing is usual yet, or where no level is of now.
     pub fn rise(&self, now: Duration) -> Option<Rise> {
         let (level_us, span) = self.level?;
-        let age = now.saturating_sub(self.begun?);
-        if age > span * LEVEL_LASTS {
+        let at = self.begun?;
+        if now.saturating_sub(at) > span * LEVEL_LASTS {
             return None;
         }
         let open = (self.open.len() >= LEVELS_MIN).then(|| block(&self.open));
@@ -115,6 +119,8 @@ impl Levels {
             ms: ms(level_us) - ms(usual_us),
             margin_ms: ms((noise_us.saturating_mul(NOISE_MARGIN)).max(usual_us / USUAL_SHARE)),
             usual_ms: ms(usual_us),
+            at,
+            newest: at,
         })
     }
 }
@@ -132,11 +138,15 @@ fn quantile(values: impl Iterator<Item = u32>, share: usize) -> Option<u32> {
     Some(*values.select_nth_unstable(at).1)
 }
 
-/// What holds for the targets of one region: the lower median, so that a host that is slow by itself is no region's rise.
+/// What holds for the targets of one region: the lower median, so that a host that is slow by itself is no region's rise. Of when, too: what
+/// is above the newest level of before is of levels of which more than half are new.
 pub fn of_region(mut targets: Vec<Rise>) -> Option<Rise> {
-    targets.sort_by(|a, b| a.ms.total_cmp(&b.ms));
     let middle = targets.len().checked_sub(1)? / 2;
-    Some(targets[middle])
+    targets.sort_by_key(|rise| rise.at);
+    let at = targets[middle].at;
+    let newest = targets.iter().map(|rise| rise.newest).max()?;
+    targets.sort_by(|a, b| a.ms.total_cmp(&b.ms));
+    Some(Rise { at, newest, ..targets[middle] })
 }
 
 /// Takes off what the regions have in common, which is the prober's own access: the lower median. `own` is the region that the prober
@@ -157,16 +167,24 @@ pub fn agreed(seen_ms: impl Iterator<Item = u32>) -> u32 {
     quantile(seen_ms, 2).unwrap_or(0)
 }
 
-/// The rise of a region that is acted on: it begins, changes and ends only when several looks in a row agree that it should.
+/// The rise of a region that is acted on: it begins, changes and ends only when several looks in a row agree that it should. What was
+/// looked at before is no other look.
 #[derive(Debug, Clone, Default)]
 pub struct Steady {
     looks: VecDeque<f32>,
+    /// The newest level of the last look; `None`: nothing was known.
+    newest: Option<Duration>,
     ms: f32,
 }
 
 impl Steady {
     /// One more look; `None`: nothing is known. No change is smaller than `least_ms`, and the rise counts as `most_ms` at most.
     pub fn look(&mut self, rise: Option<Rise>, least_ms: f32, most_ms: f32) {
+        self.ms = self.ms.min(most_ms);
+        if rise.zip(self.newest).is_some_and(|(rise, newest)| rise.at <= newest) {
+            return;
+        }
+        self.newest = rise.map(|rise| rise.newest);
         if self.looks.len() == LOOKS {
             self.looks.pop_front();
         }
@@ -182,11 +200,42 @@ impl Steady {
         } else if self.looks.len() == LOOKS && lowest_ms > margin_ms && lowest_ms > self.ms + step_ms {
             self.ms = lowest_ms;
         }
-        self.ms = self.ms.min(most_ms);
     }
 
     /// Milliseconds; 0: there is none.
     pub fn ms(&self) -> f32 {
+        self.ms
+    }
+}
+
+/// What the servers agree on, as it is acted on: it moves only as far as several looks in a row say, since who can tell comes and goes.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    looks: VecDeque<u32>,
+    ms: u32,
+}
+
+impl Held {
+    /// One more look, in milliseconds.
+    pub fn look(&mut self, ms: u32) {
+        if self.looks.len() == LOOKS {
+            self.looks.pop_front();
+        }
+        self.looks.push_back(ms);
+        if let (LOOKS, Some(lowest), Some(highest)) =
+            (self.looks.len(), self.looks.iter().min(), self.looks.iter().max())
+        {
+            self.ms = self.ms.clamp(*lowest, *highest);
+        }
+    }
+
+    /// There is nobody to agree with: it is so at once.
+    pub fn set(&mut self, ms: u32) {
+        *self = Held { looks: VecDeque::new(), ms };
+    }
+
+    /// Milliseconds; 0: there is none.
+    pub fn ms(&self) -> u32 {
         self.ms
     }
 }

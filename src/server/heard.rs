@@ -35,55 +35,99 @@ impl Stored for Heard {
 
 /// Gives the cluster what was known before the restart. Waits for the disk.
 pub fn recall(state: &StateDir, cluster: &Cluster) {
-    let Some(Heard { servers }) = state.read(FILE) else { return };
+    let known = state.read(FILE);
+    let is_there = known.is_some();
+    let servers = known.map_or_else(Vec::new, |Heard { servers }| servers);
     let (networks, left_out) = cluster.recall_measured(servers, Instant::now(), unix_s(SystemTime::now()));
-    tracing::info!(networks, left_out, "round trips that other servers measured were read");
+    if is_there {
+        tracing::info!(networks, left_out, "round trips that other servers measured were read");
+    }
 }
 
-/// Writes what is known, now. Waits for the disk.
-fn write(live: &Live) {
-    let servers = live.cluster.remember_measured(Instant::now(), unix_s(SystemTime::now()));
-    if let Err(error) = live.state.write(FILE, &Heard { servers }) {
+/// Writes what is known, now; not without `[cluster]`, nor before what was written is read: either would put nothing in its place.
+/// Waits for the disk.
+fn write(state: &StateDir, cluster: &Cluster) {
+    let servers = cluster.remember_measured(Instant::now(), unix_s(SystemTime::now()));
+    if cluster.node().is_none() || !cluster.is_measured_recalled() {
+        return; // asked after the above: all may have been forgotten meanwhile
+    }
+    if let Err(error) = state.write(FILE, &Heard { servers }) {
         tracing::error!(%error, "round trips that other servers measured may not outlive the process");
     }
 }
 
 /// Writes what is known at the end, if there is anything to write.
 pub fn write_last(live: &Live) {
-    if live.cluster.measured_changes() > 0 {
-        write(live);
+    if live.cluster.measured_changes() == 0 || live.cluster.node().is_none() {
+        return;
     }
+    if !live.cluster.is_measured_recalled() {
+        recall(&live.state, &live.cluster);
+    }
+    write(&live.state, &live.cluster);
 }
 
-/// Writes what is known some seconds after each change, until the end. A `[cluster]` that comes with a reload finds what was written
-/// before.
+/// Writes what is known some seconds after each change, until the end. A `[cluster]` that comes with a reload, or comes back with one,
+/// finds what was written before.
 pub async fn keep(live: Arc<Live>) {
     if !live.state.is_kept() {
         return std::future::pending().await;
     }
-    let (mut is_read, mut written) = (live.cluster.node().is_some(), 0);
+    let mut written = 0;
     let mut pause = WRITE_EVERY;
     loop {
         tokio::time::sleep(pause).await;
-        let reads = !is_read && live.cluster.node().is_some();
+        let reads = !live.cluster.is_measured_recalled();
         let changes = live.cluster.measured_changes();
-        if !reads && changes == written {
+        if live.cluster.node().is_none() || !reads && changes == written {
             continue;
         }
         let begun = Instant::now();
         let working = live.clone();
         let worked = tokio::task::spawn_blocking(move || match reads {
             true => recall(&working.state, &working.cluster),
-            false => write(&working),
+            false => write(&working.state, &working.cluster),
         });
         match worked.await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(()) | Err(Err(_)) => {} // done, or the program is ending
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
         }
-        match reads {
-            true => is_read = true,
-            false => written = changes,
+        if !reads {
+            written = changes;
         }
         pause = WRITE_EVERY.max(PAUSE_PER_WRITING * begun.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_without_a_cluster_or_before_what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(folder.path())).unwrap();
+        let line = format!("192.0.2.0/24 12.5 4 {}", unix_s(SystemTime::now()));
+        let text = format!(r#"[{{"node":"a","region":"eu","networks":["{line}"]}}]"#);
+        state.write(FILE, &Heard { servers: serde_json::from_str(&text).unwrap() }).unwrap();
+        let kept = || state.read::<Heard>(FILE).map(|heard| heard.servers.len());
+        let cluster = Cluster::default();
+        write(&state, &cluster);
+        assert_eq!(kept(), Some(1), "it stands alone");
+        let member = crate::config::model::Cluster {
+            nats: Vec::new(),
+            credentials: None,
+            ca: None,
+            node: "b".into(),
+            prefix: "p".into(),
+            quorum: 0.5,
+        };
+        cluster.configure(Some(&member));
+        write(&state, &cluster);
+        assert_eq!(kept(), Some(1), "nothing was read yet");
+        recall(&state, &cluster);
+        assert_eq!(cluster.measured(Instant::now()).len(), 1);
+        write(&state, &cluster);
+        assert_eq!(kept(), Some(1));
     }
 }

@@ -11,7 +11,7 @@ use super::{live::Live, world::World};
 use crate::{
     cluster::Rises as Told,
     config::model::{Config, RegionId},
-    health::rise::{Rise, Steady, agreed, without_common},
+    health::rise::{Held, Rise, Steady, agreed, without_common},
     telemetry::metrics::Families,
 };
 
@@ -24,8 +24,8 @@ struct Inner {
     looked: Option<Instant>,
     /// What this server's own probes see, by region.
     own: BTreeMap<String, Own>,
-    /// What answers are to go by: milliseconds by region, of those that are harder to reach than usual.
-    agreed: BTreeMap<String, u32>,
+    /// What answers are to go by, by region.
+    agreed: BTreeMap<String, Held>,
 }
 
 #[derive(Debug, Default)]
@@ -42,22 +42,22 @@ impl Rises {
         let world = live.world();
         let mut inner = self.inner();
         let now = Instant::now();
-        let is_due = inner.looked.is_none_or(|looked| now - looked >= live.board.connecting.pace());
-        if is_due {
-            inner.looked = Some(now);
-            live.board.connecting.set_pace(world.config.latency.rebuild_interval);
-            inner.look(&world.config, live.board.rises(world.config.regions.len(), now));
-            live.cluster.tell_rises(inner.told());
+        if inner.looked.is_some_and(|looked| now - looked < live.board.connecting.pace()) {
+            return;
         }
-        let others = live.cluster.rises(now);
-        inner.agree(&world.config, &others);
+        inner.looked = Some(now);
+        live.board.connecting.set_pace(world.config.latency.rebuild_interval);
+        inner.look(&world.config, live.board.rises(world.config.regions.len(), now));
+        live.cluster.tell_rises(inner.told());
+        let others = live.cluster.node().map(|_| live.cluster.rises(now));
+        inner.agree(&world.config, others.as_deref());
     }
 
     /// What is to be added to the estimates of the regions of `config`, in milliseconds.
     pub fn penalties(&self, config: &Config) -> Vec<f32> {
         let inner = self.inner();
-        let of = |name: &String| inner.agreed.get(name).map_or(0.0, |ms| *ms as f32);
-        config.regions.iter().map(|region| of(&region.name).min(config.latency.rise_max_ms)).collect()
+        let of = |name: &str| (inner.agreed_ms(name) as f32).min(config.latency.rise_max_ms);
+        config.regions.iter().map(|region| of(&region.name)).collect()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -83,21 +83,29 @@ impl Inner {
         Told { ms: known.map(|(name, own)| (name.clone(), own.steady.ms().round() as u32)).collect() }
     }
 
-    /// Merges what this server sees with what others do, and logs what changes.
-    fn agree(&mut self, config: &Config, others: &[Told]) {
+    fn agreed_ms(&self, region: &str) -> u32 {
+        self.agreed.get(region).map_or(0, Held::ms)
+    }
+
+    /// Merges what this server sees with what others do, and logs what changes. `None`: there are no others.
+    fn agree(&mut self, config: &Config, others: Option<&[Told]>) {
         let own = self.told();
         let mut all = BTreeMap::new();
         for region in &config.regions {
             let name = &region.name;
-            let votes = std::iter::once(&own).chain(others).filter_map(|told| told.ms.get(name).copied());
+            let votes =
+                std::iter::once(&own).chain(others.unwrap_or_default()).filter_map(|told| told.ms.get(name).copied());
             let ms = agreed(votes).min(config.latency.rise_max_ms as u32);
-            let before_ms = self.agreed.get(name).copied().unwrap_or(0);
-            if ms != before_ms {
-                self.log(name, before_ms, ms);
+            let mut held = self.agreed.get(name).cloned().unwrap_or_default();
+            let before_ms = held.ms();
+            match others {
+                Some(_) => held.look(ms),
+                None => held.set(ms),
             }
-            if ms > 0 {
-                all.insert(name.clone(), ms);
+            if held.ms() != before_ms {
+                self.log(name, before_ms, held.ms());
             }
+            all.insert(name.clone(), held);
         }
         self.agreed = all;
     }
@@ -133,7 +141,7 @@ pub fn metrics(live: &Live, world: &World, families: &mut Families) {
     let help = "By how much longer than usual connecting to the region takes, where that is enough to count.";
     let family = families.gauge("region_rise_seconds", help);
     for region in regions() {
-        let ms = inner.agreed.get(&region.name).copied().unwrap_or(0);
+        let ms = inner.agreed_ms(&region.name);
         family.sample([("region", region.name.clone())], f64::from(ms) / 1e3);
     }
     let help = "What the maps in use add to the region's estimates because of that.";
@@ -145,7 +153,7 @@ pub fn metrics(live: &Live, world: &World, families: &mut Families) {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::{path::Path, sync::Arc, time::Duration};
 
     use super::*;
     use crate::config::{self, Source};
@@ -163,7 +171,7 @@ mod tests {
     }
 
     fn rise(ms: f32) -> Option<Rise> {
-        Some(Rise { ms, margin_ms: 2.0, usual_ms: 20.0 })
+        Some(Rise { ms, margin_ms: 2.0, usual_ms: 20.0, at: Duration::ZERO, newest: Duration::ZERO })
     }
 
     fn told(ms: &[(&str, u32)]) -> Told {
@@ -173,7 +181,11 @@ mod tests {
     /// A server that saw this three times.
     fn server(config: &Config, seen: [Option<Rise>; 3]) -> Rises {
         let rises = Rises::default();
-        (0..3).for_each(|_| rises.inner().look(config, seen.to_vec()));
+        for n in 1..=3 {
+            let at = Duration::from_secs(n);
+            let new = seen.map(|rise| rise.map(|rise| Rise { at, newest: at, ..rise }));
+            rises.inner().look(config, new.to_vec());
+        }
         rises
     }
 
@@ -181,12 +193,12 @@ mod tests {
     fn what_one_server_sees_alone_is_what_it_goes_by_and_a_reload_without_rises_forgets_it() {
         let config = config("100ms");
         let rises = server(&config, [rise(0.0), rise(40.4), rise(0.0)]);
-        rises.inner().agree(&config, &[]);
+        rises.inner().agree(&config, None);
         assert_eq!(rises.penalties(&config), [0.0, 40.0, 0.0]);
         let off = self::config("0ms");
         assert_eq!(rises.penalties(&off), [0.0; 3]);
         rises.inner().look(&off, vec![rise(0.0), rise(40.4), rise(0.0)]);
-        rises.inner().agree(&off, &[]);
+        rises.inner().agree(&off, None);
         assert_eq!(rises.penalties(&config), [0.0; 3]);
     }
 
@@ -201,16 +213,29 @@ mod tests {
             (vec![told(&[("eu", 0)]), told(&[("eu", 60)])], [0.0, 40.0, 0.0]),
             (vec![told(&[]), told(&[("us", 4_000_000_000), ("mars", 9)])], [0.0, 40.0, 100.0]),
         ] {
-            rises.inner().agree(&config, &others);
+            (0..3).for_each(|_| rises.inner().agree(&config, Some(&others)));
             assert_eq!(rises.penalties(&config), expected, "{others:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_not_heard_for_a_moment_changes_nothing() {
+        let config = config("100ms");
+        let rises = server(&config, [rise(0.0), rise(40.0), rise(0.0)]);
+        let others = [told(&[("eu", 0)])];
+        for heard in [&others[..], &others, &others, &[], &[], &others, &[]] {
+            rises.inner().agree(&config, Some(heard));
+            assert_eq!(rises.penalties(&config), [0.0; 3]);
+        }
+        (0..2).for_each(|_| rises.inner().agree(&config, Some(&[])));
+        assert_eq!(rises.penalties(&config), [0.0, 40.0, 0.0]);
     }
 
     #[test]
     fn the_probers_own_trouble_is_no_regions() {
         let config = config("100ms");
         let rises = server(&config, [rise(60.0), rise(58.0), rise(63.0)]);
-        rises.inner().agree(&config, &[]);
+        rises.inner().agree(&config, None);
         assert_eq!(rises.penalties(&config), [0.0; 3]);
     }
 }

@@ -69,6 +69,7 @@ impl Latencies {
             room = NETWORKS_MAX.saturating_sub(self.networks());
         }
         self.by_node.retain(|_, heard| !heard.networks.is_empty());
+        self.is_recalled = true;
         self.generation += u64::from(taken > 0);
         (taken, all - taken)
     }
@@ -106,7 +107,13 @@ mod tests {
         assert_eq!((after.of("a"), after.heard(begun)[0].is_current), (Some(("eu", 2)), true));
         after.take("a", &said(&[cell(1, 10.3)]), begun + 60 * MINUTE);
         after.sweep(begun + 60 * MINUTE);
+        assert_eq!(after.of("a"), Some(("eu", 2)), "it may come yet");
+        after.take("a", &said(&[cell(1, 10.3)]), begun + 61 * MINUTE);
+        after.sweep(begun + 61 * MINUTE);
         assert_eq!(after.of("a"), Some(("eu", 1)));
+        assert!(after.is_recalled());
+        after.forget();
+        assert!(!after.is_recalled());
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Member<'_> {
 
     /// What we said ourselves comes back: how long that takes, and whether somebody else speaks under our name.
     fn hear_myself(&mut self, topic: &Topic, bytes: &[u8]) {
-        const BEAT_BYTES_MAX: usize = 1000;
+        /// With rises of as many regions as a beat may tell of.
+        const BEAT_BYTES_MAX: usize = 64 << 10;
         if *topic != Topic::Health || bytes.len() > BEAT_BYTES_MAX {
             return;
         }

@@ -145,8 +145,28 @@ fn a_check_that_is_slow_takes_longer_for_a_level_and_a_fast_one_no_more_memory()
     }
 }
 
+fn rise(ms: f32, at_s: u64) -> Rise {
+    let at = Duration::from_secs(at_s);
+    Rise { ms, margin_ms: 2.0, usual_ms: 20.0, at, newest: at }
+}
+
+#[test]
+fn looking_again_at_the_same_levels_is_no_other_look() {
+    let mut steady = Steady::default();
+    for at_s in [1, 1, 1, 2, 2] {
+        steady.look(Some(rise(40.0, at_s)), 5.0, 250.0);
+        assert_eq!(steady.ms(), 0.0);
+    }
+    // Of four targets three must have new levels.
+    let of = |at_s: [u64; 4]| of_region(at_s.map(|at_s| rise(40.0, at_s)).to_vec());
+    steady.look(of([2, 2, 3, 3]), 5.0, 250.0);
+    assert_eq!(steady.ms(), 0.0);
+    steady.look(of([2, 4, 3, 3]), 5.0, 250.0);
+    assert_eq!(steady.ms(), 40.0);
+}
+
 fn rises(ms: &[Option<f32>]) -> Vec<Option<Rise>> {
-    ms.iter().map(|ms| ms.map(|ms| Rise { ms, margin_ms: 2.0, usual_ms: 20.0 })).collect()
+    ms.iter().map(|ms| ms.map(|ms| rise(ms, 0))).collect()
 }
 
 #[test]
@@ -210,8 +230,8 @@ proptest! {
         for three in seen.windows(3) {
             highest = highest.max(three.iter().copied().fold(f32::INFINITY, f32::min));
         }
-        for ms in &seen {
-            steady.look(Some(Rise { ms: *ms, margin_ms: 2.0, usual_ms: 20.0 }), 5.0, 250.0);
+        for (at_s, ms) in (1..).zip(&seen) {
+            steady.look(Some(rise(*ms, at_s)), 5.0, 250.0);
             prop_assert!(steady.ms() >= 0.0 && steady.ms() <= highest.min(250.0));
         }
     }

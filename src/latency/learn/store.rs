@@ -233,7 +233,8 @@ impl Store {
         let count = remembered.len();
         let sound = remembered.into_iter().filter(|known| known.is_sound(now_s)).filter_map(|known| {
             let Remembered { network, path, weight, weighed_s, subnet_s } = known;
-            Some((network.parse().ok()?, Entry { path, weight, weighed_s, subnet_s, counted_ms: None }))
+            let counted_ms = Some(path.level_us() as f32 / 1e3); // the maps that follow are made of it
+            Some((network.parse().ok()?, Entry { path, weight, weighed_s, subnet_s, counted_ms }))
         });
         self.networks = sound.take(NETWORKS_MAX).collect();
         self.forget_old(now_s);
@@ -449,6 +450,16 @@ mod tests {
             assert_eq!(again.of(network, NOW_S + 9), store.of(network, NOW_S + 9));
         }
         assert_eq!(again.len(), 3);
+    }
+
+    #[test]
+    fn a_sample_after_a_restart_that_says_nothing_new_changes_nothing() {
+        let (mut store, mut again, eu) = (Store::default(), Store::default(), network("192.0.2.0/24"));
+        (0..8).for_each(|_| _ = store.take(eu, 20_000, NOW_S));
+        again.recall(store.remember(NOW_S), NOW_S + 5);
+        let generation = again.generation();
+        again.take(eu, 20_100, NOW_S + 6);
+        assert_eq!(again.generation(), generation);
     }
 
     #[test]
