@@ -115,7 +115,8 @@ impl Keeper {
         self.tell(Word::Reopen);
     }
 
-    /// To be called now and then: begins anew after a panic, tries again to begin where that failed, and says when lines begin to be lost and when that is over.
+    /// To be called now and then: begins anew after a panic, tries again to begin where that failed, and says when lines begin to be
+    /// lost and when that is over.
     pub fn look(&mut self, live: &Live) {
         if self.thread.as_ref().is_some_and(|thread| thread.handle.is_finished()) {
             live.count_panic("query-log");
