@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -13,8 +14,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use super::http::{Refusal, is_own_name};
 use crate::config::AdminToken;
 
-/// Wrong tokens that one address may show within [`WINDOW`].
-const FAILURES_MAX: u32 = 10;
+/// Different wrong tokens that one address may show within [`WINDOW`]. Who guesses shows ever others; who has an old one, or the one
+/// of another server, shows the same again and again.
+const FAILURES_MAX: usize = 10;
 /// How long wrong tokens are remembered.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses remembered at a time. With more of them the longest remembered is forgotten: who has so many addresses is not
@@ -38,19 +40,29 @@ pub struct Access {
 #[derive(Debug, Default)]
 pub struct Guard {
     failures: Mutex<HashMap<IpAddr, Failures>>,
+    /// What the hashes of tokens are made with: nobody can foretell them, or go back from them.
+    key: RandomState,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Failures {
     since: Instant,
-    count: u32,
+    /// Hashes of the wrong tokens, each once, [`FAILURES_MAX`] at most.
+    tokens: Vec<u64>,
+}
+
+impl Failures {
+    fn since(since: Instant) -> Failures {
+        Failures { since, tokens: Vec::new() }
+    }
 }
 
 impl Guard {
     /// Judges the head of a request that would change something.
     ///
     /// # Errors
-    /// Why it is refused: 401 without the token, 403 where no token would do, 429 after too many wrong ones.
+    /// Why it is refused: 401 without the token, 403 where no token would do, 429 after too many different wrong ones: then for
+    /// the right one as well, since who could see it pass would not have to stop guessing.
     pub fn admit(&self, access: &Access, peer: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
         if access.is_loopback {
             // A page of any name that was made to point here (DNS rebinding) is the browser's own origin.
@@ -63,34 +75,33 @@ impl Guard {
             let error = "changes are refused: the admin interface is not on loopback and has no token; set `token-file` in [admin]";
             return Err(Refusal::new(StatusCode::FORBIDDEN, error));
         };
+        let Some(given) = bearer(headers) else {
+            let error = "changes need the token of this server: Authorization: Bearer TOKEN (--token-file FILE or ISOCHRONE_TOKEN)";
+            return Err(Refusal::new(StatusCode::UNAUTHORIZED, error));
+        };
         let now = Instant::now();
         if let Some(wait) = self.has_to_wait(peer, now) {
             let wait_s = wait.as_millis().div_ceil(1000) as u64; // never too early
             let error = format!("too many wrong tokens from {peer}; wait {wait_s} s");
             return Err(Refusal { retry_after_s: Some(wait_s), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, error) });
         }
-        let given = bearer(headers);
-        if given.is_some_and(|given| token.is(given)) {
+        if token.is(given) {
             return Ok(());
         }
-        self.note_failure(peer, now);
-        let error = match given {
-            None => {
-                "changes need the token of this server: Authorization: Bearer TOKEN (--token-file FILE or ISOCHRONE_TOKEN)"
-            }
-            Some(_) => "this is not the token of this server; it is in the file that `token-file` in [admin] names",
-        };
+        self.note_failure(peer, given, now);
+        let error = "this is not the token of this server; it is in the file that `token-file` in [admin] names";
         Err(Refusal::new(StatusCode::UNAUTHORIZED, error))
     }
 
     /// How long until this address may guess again; `None`: it may now.
     fn has_to_wait(&self, peer: IpAddr, now: Instant) -> Option<Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = failures.get(&network(peer)).filter(|failures| failures.count >= FAILURES_MAX)?;
+        let of_peer = failures.get(&network(peer)).filter(|failures| failures.tokens.len() >= FAILURES_MAX)?;
         WINDOW.checked_sub(now.duration_since(of_peer.since)).filter(|wait| !wait.is_zero())
     }
 
-    fn note_failure(&self, peer: IpAddr, now: Instant) {
+    fn note_failure(&self, peer: IpAddr, given: &str, now: Instant) {
+        let token = self.key.hash_one(given);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= ADDRESSES_MAX {
             failures.retain(|_, f| now.duration_since(f.since) < WINDOW);
@@ -100,13 +111,17 @@ impl Guard {
         {
             failures.remove(&oldest);
         }
-        let of_peer = failures.entry(network(peer)).or_insert(Failures { since: now, count: 0 });
+        let of_peer = failures.entry(network(peer)).or_insert_with(|| Failures::since(now));
         if now.duration_since(of_peer.since) >= WINDOW {
-            *of_peer = Failures { since: now, count: 0 };
+            *of_peer = Failures::since(now);
         }
-        of_peer.count += 1;
-        if of_peer.count == FAILURES_MAX {
-            tracing::warn!(%peer, "wrong tokens at the admin interface; this address has to wait a minute");
+        // Many may have passed the look at the wait together.
+        if of_peer.tokens.len() >= FAILURES_MAX || of_peer.tokens.contains(&token) {
+            return;
+        }
+        of_peer.tokens.push(token);
+        if of_peer.tokens.len() == FAILURES_MAX {
+            tracing::warn!(%peer, "many different wrong tokens at the admin interface; this address has to wait a minute");
         }
     }
 }
@@ -232,18 +247,38 @@ mod tests {
     }
 
     #[test]
+    fn an_old_token_shown_again_and_again_or_none_locks_nobody_out() {
+        let (guard, access) = (Guard::default(), access(false, true));
+        let status = |authorization: Option<String>| {
+            let list: Vec<_> = authorization.iter().map(|value| (header::AUTHORIZATION, value.as_str())).collect();
+            guard.admit(&access, peer("192.0.2.1"), &headers(&list)).map_err(|refusal| refusal.status.as_u16())
+        };
+        for _ in 0..5 * FAILURES_MAX {
+            assert_eq!(status(None), Err(401));
+            assert_eq!(status(Some("Bearer old-s3cret-old-s3cret".into())), Err(401));
+        }
+        assert_eq!(status(Some(format!("Bearer {TOKEN}"))), Ok(()));
+        for n in 1..FAILURES_MAX {
+            assert_eq!(status(Some(format!("Bearer guess{n}"))), Err(401), "with the old one {}", n + 1);
+        }
+        assert_eq!(status(Some("Bearer old-s3cret-old-s3cret".into())), Err(429));
+        assert_eq!(status(None), Err(401), "it guesses nothing");
+    }
+
+    #[test]
     fn wrong_tokens_are_forgotten_after_a_minute_and_memory_is_bounded() {
         let (guard, begun) = (Guard::default(), Instant::now());
-        for _ in 0..FAILURES_MAX {
-            guard.note_failure(peer("192.0.2.1"), begun);
+        for n in 0..2 * FAILURES_MAX {
+            guard.note_failure(peer("192.0.2.1"), &n.to_string(), begun);
         }
         let second = Duration::from_secs(1);
         assert_eq!(guard.has_to_wait(peer("192.0.2.1"), begun + WINDOW - second), Some(second));
         assert_eq!(guard.has_to_wait(peer("192.0.2.1"), begun + WINDOW), None);
-        guard.note_failure(peer("192.0.2.1"), begun + WINDOW);
+        assert_eq!(guard.failures.lock().unwrap()[&peer("192.0.2.1")].tokens.len(), FAILURES_MAX);
+        guard.note_failure(peer("192.0.2.1"), "", begun + WINDOW);
         assert_eq!(guard.has_to_wait(peer("192.0.2.1"), begun + WINDOW), None);
         for n in 0..2 * ADDRESSES_MAX as u32 {
-            guard.note_failure(IpAddr::from(n.to_be_bytes()), begun + WINDOW);
+            guard.note_failure(IpAddr::from(n.to_be_bytes()), "", begun + WINDOW);
         }
         assert!(guard.failures.lock().unwrap().len() <= ADDRESSES_MAX);
     }

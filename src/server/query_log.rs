@@ -78,6 +78,8 @@ pub struct Keeper {
     log: Arc<QueryLog>,
     thread: Option<Thread>,
     target: Option<LogTarget>,
+    /// It was said that there can be no thread.
+    is_without: bool,
     losses: Losses,
 }
 
@@ -106,7 +108,7 @@ struct Losses {
 impl Keeper {
     /// Writes nowhere yet.
     pub fn new(log: Arc<QueryLog>) -> Keeper {
-        Keeper { log, thread: None, target: None, losses: Losses::default() }
+        Keeper { log, thread: None, target: None, is_without: false, losses: Losses::default() }
     }
 
     /// Writes where a configuration says, from now on.
@@ -120,14 +122,15 @@ impl Keeper {
         self.tell(Word::Reopen);
     }
 
-    /// To be called now and then: begins anew after a panic, and says when lines begin to be lost and when that is over.
+    /// To be called now and then: begins anew after a panic, tries again to begin where that failed, and says when lines begin to be
+    /// lost and when that is over.
     pub fn look(&mut self, live: &Live) {
         if self.thread.as_ref().is_some_and(|thread| thread.handle.is_finished()) {
             live.count_panic("query-log");
             tracing::error!("the thread of the query log panicked; starting it again");
             self.thread = None;
-            self.begin();
         }
+        self.begin_if_without();
         self.losses.look(self.log.dropped(), Instant::now());
     }
 
@@ -142,13 +145,25 @@ impl Keeper {
         }
     }
 
+    fn begin_if_without(&mut self) {
+        if self.thread.is_none() {
+            self.begin();
+        }
+    }
+
     fn begin(&mut self) {
         if self.thread.is_none() && self.target.is_some() {
-            self.thread = start(self.log.clone())
-                .inspect_err(|error| tracing::error!("no thread for the query log: {error}; raise `ulimit -u`"))
-                .ok();
+            self.thread = start(self.log.clone()).inspect_err(|error| self.say_without(error)).ok();
+            self.is_without = self.thread.is_none();
         }
         self.tell(Word::Use(self.target.clone()));
+    }
+
+    /// Says once that there is no thread; it is tried again at each look.
+    fn say_without(&self, error: &io::Error) {
+        if !self.is_without {
+            tracing::error!("no thread for the query log: {error}; raise `ulimit -u`. It is tried again");
+        }
     }
 
     fn tell(&self, word: Word) {
@@ -262,6 +277,14 @@ impl Scribe {
 
     /// Writes what waits, as far as the output takes it. Returns how long to rest.
     fn pass(&mut self) -> Duration {
+        let pause = self.write();
+        if pause == PAUSE_BLOCKED {
+            self.log.reap();
+        }
+        pause
+    }
+
+    fn write(&mut self) -> Duration {
         let Scribe { log, output, formatter, .. } = self;
         let Some(output) = output else {
             let lost = log.drain(usize::MAX, &mut |_, _| ());
@@ -286,6 +309,19 @@ impl Scribe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_could_not_be_begun_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new(Arc::default());
+        keeper.begin_if_without();
+        assert!(keeper.thread.is_none(), "nothing is logged");
+        (keeper.target, keeper.is_without) = (Some(LogTarget::File(folder.path().join("log"))), true);
+        keeper.begin_if_without();
+        assert!(keeper.thread.is_some() && !keeper.is_without);
+        keeper.stop();
+        assert!(folder.path().join("log").exists(), "it was told where to write");
+    }
 
     #[test]
     fn losses_are_said_when_they_begin_and_when_they_are_over() {

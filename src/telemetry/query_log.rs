@@ -70,9 +70,24 @@ pub struct QueryLog {
 
 #[derive(Default)]
 struct Rings {
+    /// In the order in which they were joined.
     list: Vec<Arc<Ring>>,
+    /// The most at a time that were written to: so many threads take part.
+    threads: usize,
     /// Lost in rings that are gone, or on the way from a ring to the file.
     lost: u64,
+}
+
+impl Rings {
+    /// Forgets the rings that nothing comes into and nothing is in, but not what they lost.
+    fn remove_ended(&mut self) {
+        let Rings { list, lost, .. } = self;
+        list.retain(|ring| {
+            let is_over = ring.has_ended() && ring.is_empty();
+            *lost += if is_over { ring.dropped() } else { 0 };
+            !is_over
+        });
+    }
 }
 
 /// What a worker needs to know to take part.
@@ -96,7 +111,10 @@ impl QueryLog {
     pub fn join(&self, terms: &Arc<Terms>) -> Noting {
         let words = (terms.queue_max * ENTRY_WORDS).max(ENTRY_WORDS_MAX).next_power_of_two();
         let ring = Arc::new(Ring::new(terms.clone(), words));
-        self.rings().list.push(ring.clone());
+        let mut rings = self.rings();
+        rings.list.push(ring.clone());
+        rings.threads = rings.threads.max(rings.list.iter().filter(|ring| !ring.has_ended()).count());
+        drop(rings);
         let seed = self.joined.fetch_add(1, Relaxed) ^ (Arc::as_ptr(&ring) as u64);
         Noting { place: ring.place(), ring, seed }
     }
@@ -111,15 +129,25 @@ impl QueryLog {
             has_ended |= is_last && ring.is_empty();
         }
         if has_ended {
-            let mut rings = self.rings();
-            let Rings { list, lost } = &mut *rings;
-            list.retain(|ring| {
-                let is_over = ring.has_ended() && ring.is_empty();
-                *lost += if is_over { ring.dropped() } else { 0 };
-                !is_over
-            });
+            self.rings().remove_ended();
         }
         taken
+    }
+
+    /// Bounds what waits in rings whose writers are gone, while nothing can be drained; for the one reader. Of more than one for each
+    /// thread the oldest are emptied, and what was in them is counted as lost: each change of terms would leave others.
+    pub fn reap(&self) {
+        let (mut ended, threads) = {
+            let mut rings = self.rings();
+            rings.remove_ended();
+            (rings.list.iter().filter(|ring| ring.has_ended()).cloned().collect::<Vec<_>>(), rings.threads)
+        };
+        ended.truncate(ended.len().saturating_sub(threads));
+        if !ended.is_empty() {
+            let lost: usize = ended.iter().map(|ring| ring.drain(usize::MAX, &mut |_, _| ())).sum();
+            self.count_lost(lost as u64);
+            self.rings().remove_ended();
+        }
     }
 
     /// True when nobody notes anything and nothing waits.
@@ -328,6 +356,32 @@ mod tests {
         while log.drain(1, &mut |_, _| ()) > 0 {}
         assert!(log.is_empty());
         assert_eq!(log.dropped(), dropped);
+    }
+
+    #[test]
+    fn while_nothing_is_taken_out_ended_rings_are_no_more_than_threads_and_what_they_held_is_counted() {
+        const THREADS: u64 = 2;
+        let log = QueryLog::default();
+        let mut noting: Vec<_> = (0..THREADS).map(|_| Some(log.join(&terms(64)))).collect();
+        log.reap();
+        assert_eq!(log.rings().list.len(), 2, "those in use stay");
+        for change in 0..10 {
+            for of_thread in &mut noting {
+                let mut before = of_thread.take().unwrap();
+                (0..3).for_each(|_| before.note(&plain(change, b"\0")));
+                drop(before);
+                *of_thread = Some(log.join(&terms(64)));
+            }
+            log.reap();
+            let ended = log.rings().list.iter().filter(|ring| ring.has_ended()).count() as u64;
+            assert_eq!((ended, log.dropped()), (THREADS, change * THREADS * 3));
+        }
+        let mut seen = Vec::new();
+        log.drain(usize::MAX, &mut |_, entry| seen.push(entry.at_ms));
+        assert_eq!(seen, [9; 6], "the newest stay");
+        noting.clear();
+        log.reap();
+        assert!(log.is_empty(), "the empty ones go at once");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     io::{self, ErrorKind, Write},
     os::{
         fd::AsFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
 };
@@ -35,6 +35,8 @@ struct Sink {
     file: File,
     /// Of a file at a path.
     id: Option<Id>,
+    /// It ends with the beginning of a line that has no rest any more: a newline goes before the next one.
+    is_cut: bool,
 }
 
 /// What tells files apart: device and inode.
@@ -65,17 +67,20 @@ impl Output {
 
     /// Writes what waits. False when not all of it was taken: what was not stays, for the next time.
     pub fn flush(&mut self, log: &QueryLog) -> bool {
-        let mut written = 0;
+        let (mut written, mut has_left) = (0, false);
         while written < self.buffer.len() {
             if self.sink.is_none() {
                 self.open();
             }
             let Some(sink) = &mut self.sink else { break };
-            match sink.file.write(&self.buffer[written..]) {
+            let next: &[u8] = if sink.is_cut { b"\n" } else { &self.buffer[written..] };
+            match sink.file.write(next) {
                 Ok(0) => break,
+                Ok(_) if sink.is_cut => sink.is_cut = false,
                 Ok(bytes) => {
                     let lines = newlines(&self.buffer[written..written + bytes]);
                     written += bytes;
+                    self.is_torn = self.buffer[written - 1] != b'\n';
                     log.count_written(lines);
                     self.recovered();
                 }
@@ -84,33 +89,36 @@ impl Output {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
                     self.troubled(&error);
+                    has_left = error.kind() == ErrorKind::BrokenPipe;
                     break;
                 }
             }
         }
-        if let Some(last) = written.checked_sub(1) {
-            self.is_torn = self.buffer[last] != b'\n';
-        }
         self.buffer.drain(..written);
+        if has_left {
+            self.drop_torn(log); // whoever reads next has not had its beginning
+        }
         self.buffer.is_empty()
     }
 
-    /// Opens the file at its path anew, after the present one has had what belongs to it.
+    /// Has what waits written, and goes by what is at its path now. A file that is still the one there stays open, and has the rest
+    /// of a line that it has taken half of.
     pub fn reopen(&mut self, log: &QueryLog) {
         self.flush(log);
-        self.drop_torn(log);
-        self.sink = None;
-        self.open();
+        self.follow(log);
     }
 
-    /// Opens the file anew if another one, or none, is at its path, and tries again what could not be opened.
+    /// Opens the file anew if another one, or none, is at its path, after the present one has had what belongs to it. Tries again
+    /// what could not be opened.
     pub fn follow(&mut self, log: &QueryLog) {
         match (&self.target, &self.sink) {
             (_, None) => self.open(),
             (LogTarget::File(path), Some(Sink { id: Some(id), .. }))
                 if fs::metadata(path).ok().as_ref().map(id_of) != Some(*id) =>
             {
-                self.reopen(log);
+                self.flush(log);
+                self.leave(log);
+                self.open();
             }
             _ => {}
         }
@@ -119,21 +127,33 @@ impl Output {
     /// Writes what it can, and counts the rest as lost.
     pub fn close(mut self, log: &QueryLog) {
         self.flush(log);
+        self.leave(log);
         log.count_lost(newlines(&self.buffer));
     }
 
-    /// The rest of a line whose beginning stands in another file is no line.
+    /// Leaves the sink, with a line that it has taken half of ended there if it takes that much.
+    fn leave(&mut self, log: &QueryLog) {
+        self.drop_torn(log);
+        if let Some(mut sink) = self.sink.take().filter(|sink| sink.is_cut) {
+            let _who_opens_it_next_does_it = sink.file.write(b"\n");
+        }
+    }
+
+    /// Without its beginning, or with it in another file, the rest of a line is no line.
     fn drop_torn(&mut self, log: &QueryLog) {
         if std::mem::take(&mut self.is_torn) {
             let end = self.buffer.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.buffer.drain(..end);
             log.count_lost(1);
+            self.sink.iter_mut().for_each(|sink| sink.is_cut = true);
         }
     }
 
     fn open(&mut self) {
         let opened = match &self.target {
-            LogTarget::Stdout => io::stdout().as_fd().try_clone_to_owned().map(|fd| Sink { file: fd.into(), id: None }),
+            LogTarget::Stdout => {
+                io::stdout().as_fd().try_clone_to_owned().map(|fd| Sink { file: fd.into(), id: None, is_cut: false })
+            }
             LogTarget::File(path) => open_file(path),
         };
         match opened {
@@ -163,8 +183,18 @@ impl Output {
 /// Without waiting for anybody: a FIFO that nobody reads is an error, and one that is full is told.
 fn open_file(path: &Path) -> io::Result<Sink> {
     let file = OpenOptions::new().append(true).create(true).mode(MODE).custom_flags(NO_WAIT).open(path)?;
-    let id = id_of(&file.metadata()?);
-    Ok(Sink { file, id: Some(id) })
+    let metadata = file.metadata()?;
+    let is_cut = metadata.is_file() && ends_in_a_line(path, metadata.len());
+    Ok(Sink { file, id: Some(id_of(&metadata)), is_cut })
+}
+
+/// The last of so many bytes is in the middle of a line: a disk was full, or a machine without power. A file that may only be
+/// written is taken for whole.
+fn ends_in_a_line(path: &Path, bytes: u64) -> bool {
+    let mut last = [b'\n'];
+    let mut read = |at| OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path)?.read_exact_at(&mut last, at);
+    let is_read = bytes.checked_sub(1).is_some_and(|at| read(at).is_ok());
+    is_read && last != [b'\n']
 }
 
 fn id_of(metadata: &Metadata) -> Id {
@@ -240,6 +270,74 @@ mod tests {
         assert_eq!((output.buffer.as_slice(), log.written()), (&b"one\ntwo\n"[..], 0));
         output.close(&log);
         assert_eq!(log.dropped(), 2);
+    }
+
+    #[test]
+    fn a_line_that_the_file_has_half_of_has_its_rest_there_however_often_it_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (log, mut output) = (QueryLog::default(), Output::new(LogTarget::File(path.clone())));
+        fs::write(&path, "one\nha").unwrap();
+        (output.buffer, output.is_torn) = (b"lf\n".to_vec(), true);
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut output.sink.as_mut().unwrap().file, full);
+        output.reopen(&log);
+        assert!(output.is_torn && output.is_troubled);
+        output.sink.as_mut().unwrap().file = file;
+        output.reopen(&log);
+        output.buffer().extend_from_slice(b"two\n");
+        assert!(output.flush(&log));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\nhalf\ntwo\n");
+        assert_eq!(log.dropped(), 0);
+    }
+
+    #[test]
+    fn half_a_line_that_was_left_in_a_file_is_ended_before_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for (before, expected) in [("", "two\n"), ("one\n", "one\ntwo\n"), ("one\nha", "one\nha\ntwo\n")] {
+            fs::write(&path, before).unwrap();
+            let (log, mut output) = (QueryLog::default(), Output::new(LogTarget::File(path.clone())));
+            output.buffer().extend_from_slice(b"two\n");
+            assert!(output.flush(&log));
+            output.close(&log);
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+            assert_eq!((log.written(), log.dropped()), (1, 0));
+        }
+        let (log, mut output) = (QueryLog::default(), Output::new(LogTarget::File(path.clone())));
+        output.is_torn = true;
+        output.leave(&log);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\nha\ntwo\n\n", "where its beginning ends");
+        assert_eq!(log.dropped(), 1);
+    }
+
+    #[test]
+    fn a_reader_that_leaves_within_a_line_does_not_leave_the_rest_to_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let reader = || OpenOptions::new().read(true).custom_flags(NO_WAIT).open(&path).unwrap();
+        let first = reader();
+        let (log, mut output) = (QueryLog::default(), Output::new(LogTarget::File(path.clone())));
+        let line = [&[b'x'; 9_999][..], b"\n"].concat();
+        (0..50).for_each(|_| output.buffer().extend_from_slice(&line));
+        assert!(!output.flush(&log) && output.is_torn);
+        let in_pipe = log.written();
+        drop(first);
+        assert!(!output.flush(&log) && output.is_troubled && !output.is_torn);
+        assert_eq!((output.buffer.len() as u64, log.dropped()), ((49 - in_pipe) * 10_000, 1));
+        let (mut next, mut text, mut part) = (reader(), Vec::new(), [0; 1 << 16]);
+        let mut is_done = false;
+        while !is_done {
+            is_done = output.flush(&log);
+            while let Ok(bytes @ 1..) = io::Read::read(&mut next, &mut part) {
+                text.extend_from_slice(&part[..bytes]);
+            }
+        }
+        let lengths: Vec<usize> = text.split(|byte| *byte == b'\n').map(<[u8]>::len).filter(|len| *len > 0).collect();
+        assert!(lengths.iter().all(|len| *len <= 9_999), "glued: {lengths:?}");
+        assert!(lengths.iter().filter(|len| **len < 9_999).count() <= 1, "{lengths:?}");
+        assert_eq!((log.written(), log.dropped()), (49, 1));
     }
 
     #[test]
