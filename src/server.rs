@@ -22,6 +22,7 @@ mod rises;
 pub mod service;
 mod serving;
 mod shared;
+mod signals;
 mod sockets;
 pub mod state;
 pub mod takeover;
@@ -41,7 +42,6 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch as channel},
     task::{JoinHandle, JoinSet},
 };
@@ -59,6 +59,7 @@ use self::{
     reload::{reload, tell_of_secrets},
     service::Manager,
     serving::{end_serving, start_serving, successor_of},
+    signals::{Signals, received},
     state::StateDir,
     takeover::{Doors, Giver},
 };
@@ -456,30 +457,6 @@ fn write_state(live: &Live) {
     verdicts::write(live);
     learning::write(live);
     heard::write_last(live);
-}
-
-/// The signals that mean something to the server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    /// From now on they end the process no more. To be called inside a runtime.
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-async fn received(signal: &mut Signal) {
-    if signal.recv().await.is_none() {
-        std::future::pending::<()>().await; // the runtime is going: never a reason to act
-    }
 }
 
 async fn announce_first_round(live: Arc<Live>) {
