@@ -346,7 +346,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
     let mut tick = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     manager.ready(&live.summary());
-    loop {
+    'serving: loop {
         let mut asker = None;
         let due = tokio::select! {
             () = received(&mut terminate) => break,
@@ -364,21 +364,7 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
                 Some(format!("asked by {}", request.by))
             }
             _ = tick.tick() => {
-                let let_go = live.housekeep();
-                if !let_go.is_empty() {
-                    free(let_go);
-                }
-                manager.status(&live.summary());
-                query_log.look(&live);
-                if live.end_overrides(world::unix_s(SystemTime::now())) {
-                    let live = live.clone();
-                    // An error is logged, and those that have ended are not taken up again in any case.
-                    tokio::task::spawn_blocking(move || live.keep_overrides().ok());
-                }
-                if let Some(keeper) = &mut keeper {
-                    keeper.follow(&live);
-                }
-                live.rises.look(&live);
+                keep_house(&live, &mut manager, &mut query_log, &mut keeper);
                 let changed = files.settled_change().map(|changed| format!("{} was replaced", changed.display()));
                 if changed.is_none() && !files.is_unsettled() {
                     rebuilder.begin_if_due(&live);
@@ -393,28 +379,34 @@ async fn control(parts: Parts, ready: &Ready) -> Result<(), ServeError> {
         };
         let Some(why) = due else { continue };
         manager.reloading();
-        // A word to stop is heard while a reload is under way, too.
-        tokio::select! {
-            () = received(&mut terminate) => break,
-            () = received(&mut interrupt) => break,
-            next = successor_of(&mut giver) => {
-                successor = Some(next);
-                break;
-            }
-            () = manager.goes_on(&serving) => {}
-            reloaded = reload(&live, &prober, &serving, &why) => {
-                if reloaded.is_ok() {
-                    files = live.world().files.clone();
-                    query_log.take_up(&live.world());
-                    if let Some(keeper) = &mut keeper {
-                        keeper.take_up(&live.world().config);
+        // It may take long on a busy machine: a word to stop is heard meanwhile, and what is due every second is done.
+        let reloaded = {
+            let reloading = reload(&live, &prober, &serving, &why);
+            tokio::pin!(reloading);
+            loop {
+                tokio::select! {
+                    () = received(&mut terminate) => break 'serving,
+                    () = received(&mut interrupt) => break 'serving,
+                    next = successor_of(&mut giver) => {
+                        successor = Some(next);
+                        break 'serving;
                     }
-                }
-                manager.ready(&live.summary());
-                if let Some(asker) = asker {
-                    let _nobody_waits_any_more = asker.send(reloaded);
+                    _ = tick.tick() => keep_house(&live, &mut manager, &mut query_log, &mut keeper),
+                    () = manager.goes_on(&serving) => {}
+                    reloaded = &mut reloading => break reloaded,
                 }
             }
+        };
+        if reloaded.is_ok() {
+            files = live.world().files.clone();
+            query_log.take_up(&live.world());
+            if let Some(keeper) = &mut keeper {
+                keeper.take_up(&live.world().config);
+            }
+        }
+        manager.ready(&live.summary());
+        if let Some(asker) = asker {
+            let _nobody_waits_any_more = asker.send(reloaded);
         }
     }
     match &successor {
@@ -457,6 +449,25 @@ fn write_state(live: &Live) {
     verdicts::write(live);
     learning::write(live);
     heard::write_last(live);
+}
+
+/// What is due every second.
+fn keep_house(live: &Arc<Live>, manager: &mut Manager, query_log: &mut LogKeeper, keeper: &mut Option<Keeper>) {
+    let let_go = live.housekeep();
+    if !let_go.is_empty() {
+        free(let_go);
+    }
+    manager.status(&live.summary());
+    query_log.look(live);
+    if live.end_overrides(world::unix_s(SystemTime::now())) {
+        let live = live.clone();
+        // An error is logged, and those that have ended are not taken up again in any case.
+        tokio::task::spawn_blocking(move || live.keep_overrides().ok());
+    }
+    if let Some(keeper) = keeper {
+        keeper.follow(live);
+    }
+    live.rises.look(live);
 }
 
 async fn announce_first_round(live: Arc<Live>) {

@@ -2,7 +2,7 @@
 //! and state need, most of what a kernel offers. All of it before the first thread starts: some of it holds for the calling thread and
 //! for those that it starts.
 //!
-//! What stays within reach is listed by purpose in [`read_again`], [`written`] and [`of_the_host`], and nowhere else.
+//! What stays within reach is listed by purpose in `read_again`, `written` and `of_the_host`, and nowhere else.
 
 use std::{
     env,

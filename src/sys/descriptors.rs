@@ -35,7 +35,7 @@ pub struct Peer {
     pub user: u32,
 }
 
-/// Gives the other end of a Unix stream socket a copy of each descriptor, beside one byte for every [`AT_ONCE`] of them.
+/// Gives the other end of a Unix stream socket a copy of each descriptor, beside one byte for every `AT_ONCE` of them.
 ///
 /// # Errors
 /// What `sendmsg` says.

@@ -97,7 +97,7 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// From now on what a server has no use for is refused: see [`refused`].
+/// From now on what a server has no use for is refused: see `refused`.
 ///
 /// # Errors
 /// In words, when this kernel or this processor has no such filter; then nothing has changed.
