@@ -59,8 +59,9 @@ pub fn start_serving(
 
 /// The process before is told that this one serves, and stops.
 fn relieve(live: &Live, mut predecessor: Predecessor) -> Result<(), TakeoverError> {
-    if let Some(overrides) = predecessor.relieve()? {
-        live.succeed(overrides);
+    match predecessor.relieve()? {
+        Some(overrides) => live.succeed(overrides),
+        None => live.succeed_without_a_word(),
     }
     let process = predecessor.process;
     predecessor.wait_until_stopped();

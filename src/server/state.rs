@@ -115,7 +115,11 @@ impl StateDir {
         if let Some(text) = self.handed().remove(name) {
             match parse(text.as_bytes()) {
                 Ok(found) => return Some(found),
-                Err(why) => tracing::warn!("the process before this one handed over a {name} that is not used: {why}"),
+                Err(why) => {
+                    tracing::warn!("the process before this one handed over a {name} that is not used: {why}");
+                    // The file is that process's as long as it serves: nothing is set aside.
+                    return load(&self.path.as_ref()?.join(name)).ok().flatten();
+                }
             }
         }
         let path = self.path.as_ref()?.join(name);

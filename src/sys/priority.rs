@@ -1,6 +1,6 @@
 //! How much of a processor a thread gets where others want it, too. Must never know what the thread does.
 
-/// Lets every other thread of the machine go before the calling one, which cannot be undone, and the threads that it starts. Where
+/// Gives the calling thread, and those that it starts, the least share of a processor that others want, too; that cannot be undone. Where
 /// the system does not allow even that, nothing changes.
 pub fn lower_this_thread() {
     const LOWEST: libc::c_int = 19;

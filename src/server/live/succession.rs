@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::Live;
 use crate::{
-    server::{overrides::Overrides, takeover::line::Cookies},
+    server::{
+        overrides::{self, Overrides},
+        takeover::line::Cookies,
+    },
     wire::cookie::CookieSecrets,
 };
 
@@ -32,6 +35,16 @@ impl Live {
         control.overrides = overrides;
         if let Some(node) = self.cluster.node() {
             control.overrides.adopt(&node);
+        }
+        self.take_up_overrides(&mut control);
+    }
+
+    /// The process before this one is gone without its last word: what it decided since it told of its decisions is on the disk.
+    pub fn succeed_without_a_word(&self) {
+        let Some(kept) = self.state.read::<Overrides>(overrides::FILE) else { return };
+        let mut control = self.control();
+        for decision in kept.known() {
+            control.overrides.merge(decision.clone());
         }
         self.take_up_overrides(&mut control);
     }
@@ -114,6 +127,20 @@ mod tests {
         assert!(is_drained(&new));
         old.come_back();
         old.decide(drain()).unwrap();
+    }
+
+    #[test]
+    fn what_a_process_decided_that_died_without_a_word_is_found_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = || StateDir::open(Some(folder.path())).unwrap();
+        let old = live(state());
+        let offered = enveloped(&old.overrides()).unwrap();
+        let new = live(state().with_handed([(FILE.into(), offered)].into()));
+        old.decide(drain()).unwrap();
+        drop(old);
+        assert!(!is_drained(&new));
+        new.succeed_without_a_word();
+        assert!(is_drained(&new));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Mutex, TryLockError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, TryLockError},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -19,7 +19,7 @@ use super::{
     line::{Line, Message, Offer, PROTOCOL},
 };
 use crate::{
-    server::{eyes, live::Live, overrides, state::enveloped, verdicts},
+    server::{eyes, heard, live::Live, overrides, state::enveloped, verdicts},
     sys::descriptors::own_user,
     transport::Spare,
 };
@@ -28,6 +28,9 @@ use crate::{
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// The new process has compiled everything before it asks; it publishes, signs what differs, and starts its threads.
 const SERVING_WITHIN: Duration = Duration::from_secs(120);
+
+/// At most one log line in so long tells of users who may not ask.
+const TELL_OF_STRANGERS_EVERY: Duration = Duration::from_secs(60);
 
 /// What this process has to hand over, and who asked for it.
 pub struct Giver {
@@ -49,6 +52,7 @@ struct Shared {
     doors: Arc<Doors>,
     /// Held while a process is taking over.
     busy: Mutex<()>,
+    told_of_a_stranger: Mutex<Option<Instant>>,
     successors: mpsc::Sender<Successor>,
 }
 
@@ -57,8 +61,14 @@ impl Giver {
     pub fn start(doors: Doors, spares: Vec<Spare>, live: &Arc<Live>) -> Giver {
         let doors = Arc::new(doors);
         let (tell, successors) = mpsc::channel(1);
-        let (live, busy) = (live.clone(), Mutex::default());
-        let shared = Arc::new(Shared { live, spares, doors: doors.clone(), busy, successors: tell });
+        let shared = Arc::new(Shared {
+            live: live.clone(),
+            spares,
+            doors: doors.clone(),
+            busy: Mutex::default(),
+            told_of_a_stranger: Mutex::default(),
+            successors: tell,
+        });
         let mut accepting = JoinSet::new();
         for door in doors.listeners() {
             let listener = door.try_clone().and_then(|door| {
@@ -120,7 +130,7 @@ impl Shared {
         let Ok(peer) = line.peer() else { return };
         if peer.user != own_user() && peer.user != 0 {
             let (process, user) = (peer.pid, peer.user);
-            tracing::warn!(process, user, "a process of another user asked to take over, and was refused");
+            self.tell_of_a_stranger(process, user);
             return refuse(&mut line, format!("only root and user {} may take over", own_user()));
         }
         let hello = match line.hear(HELLO_WITHIN) {
@@ -149,6 +159,15 @@ impl Shared {
         }
     }
 
+    /// Once in a while: without a state directory every user of the host can ask as often as it likes.
+    fn tell_of_a_stranger(&self, process: u32, user: u32) {
+        let mut told = self.told_of_a_stranger.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_OF_STRANGERS_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(process, user, "a process of another user asked to take over, and was refused");
+        }
+    }
+
     fn hand_over(&self, mut line: Line, process: u32, version: &str) {
         tracing::info!(process, version, "a new process takes over: it is given the sockets, and this one serves on");
         let failed = |why: &dyn std::fmt::Display| {
@@ -167,6 +186,7 @@ impl Shared {
             }
             Err(_) => return failed(&"it is gone; its own log says why"),
         }
+        heard::write_last(&self.live); // found on the disk by the other: they are too many to be handed over
         let overrides = self.live.leave();
         if let Err(error) = line.say(&Message::Released(overrides)) {
             self.live.come_back();
