@@ -3,6 +3,7 @@
 mod answerer;
 pub mod confine;
 pub mod endpoints;
+mod error;
 pub mod estimates;
 mod eyes;
 mod files;
@@ -46,7 +47,6 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use self::world::World;
 use self::{
     confine::{confine, make_state_dir},
     files::Files,
@@ -63,12 +63,13 @@ use self::{
     state::StateDir,
     takeover::{Doors, Giver},
 };
+pub use self::{error::ServeError, world::World};
 use crate::{
     admin,
-    config::{Problem, Report, model::Config},
+    config::{Problem, model::Config},
     health::{Board, NetProbe, Prober, install_crypto_provider},
     sys::descriptors::given_at_start,
-    transport::{self, BindError, Serving, Spare},
+    transport::{self, Serving, Spare},
 };
 
 /// What to serve.
@@ -89,55 +90,6 @@ struct Start {
     /// It gives up what it does not need once its sockets are open, while no other thread runs yet, and another process may take over
     /// later.
     is_service: bool,
-}
-
-/// Why the server did not start, or ended badly.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The configuration cannot be used; nothing was started.
-    #[error("{0}")]
-    Config(Report),
-    /// An address cannot be listened on; nothing was started.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Bind(Vec<BindError>),
-    /// The admin interface's address cannot be listened on.
-    #[error(
-        "cannot listen on {address} for the admin interface: {reason}; change `listen` in [admin], or end what uses the port"
-    )]
-    BindAdmin {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// The running server goes on.
-    #[error(transparent)]
-    Takeover(#[from] takeover::TakeoverError),
-    /// What the service manager has opened is no socket that queries can come to.
-    #[error(
-        "socket {number} of those that the service manager has opened (LISTEN_FDS) cannot be used: {reason}; look at the .socket unit"
-    )]
-    Given {
-        /// Which, from 1 up.
-        number: usize,
-        /// Why.
-        reason: io::Error,
-    },
-    /// Nobody would answer there.
-    #[error(
-        "the service manager has opened sockets that no list of the configuration has: {}; add them to `listen` of [server], or to the \
-         list where they belong, or take them out of the .socket unit", .0.join(", ")
-    )]
-    NotListed(Vec<String>),
-    /// The system refused threads, timers or signals.
-    #[error("cannot start: {0}; check the limits on processes and open files (ulimit -u, ulimit -n)")]
-    System(#[from] io::Error),
-    /// The process could not give up what it does not need, and so does not serve.
-    #[error("{0}")]
-    Confine(String),
-    /// A data-plane thread panicked.
-    #[error(transparent)]
-    Panicked(#[from] transport::Panicked),
 }
 
 /// Where the server can be reached.
