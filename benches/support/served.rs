@@ -148,8 +148,8 @@ pub fn connect(server: SocketAddr) -> UdpSocket {
 
 /// Puts a process, this one or the server, on one processor where there are two, so that they do not wander.
 pub fn pin(pid: u32, processor: usize) {
-    let processors = thread::available_parallelism().map_or(1, Into::into);
-    if processor < processors {
+    // Not those that are available to this process: it may have been put on one of them before.
+    if fs::exists(format!("/sys/devices/system/cpu/cpu{processor}")).unwrap_or(false) {
         let _ = Command::new("taskset").args(["-a", "-p", "-c", &processor.to_string(), &pid.to_string()]).output();
     }
     thread::sleep(Duration::from_millis(1)); // the kernel moves it when it next runs

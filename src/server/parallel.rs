@@ -9,9 +9,8 @@ use std::{
 
 use crate::sys::{memory::give_back, priority::lower_this_thread};
 
-/// Does what may take its time on a thread of its own that gets the least of a processor where others want it, too. Where there is but
-/// one, answers still wait for it, some tens of milliseconds (docs/performance.md).
-/// Waits for it; a panic in it comes out here.
+/// Does what may take its time on a thread of its own that gets the least of a processor where others want it, too: who wakes beside it
+/// waits for microseconds (docs/performance.md). Waits for it; a panic in it comes out here.
 pub fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let lowered = || {
         lower_this_thread();
