@@ -1,14 +1,10 @@
 //! From a question to records: follows a name through its zone (RFC 1034 §4.3.2, RFC 4592, RFC 6672) and writes what it finds.
 
+mod route;
+
 use super::{Answered, CHAIN_MAX, Chain};
 use crate::{
-    config::model::RegionId,
-    routing::{
-        Family, Snapshot,
-        plan::{Pool, PoolId, Ring, Route, RouteKind},
-        policy::{self, Client, Outcome, Reason},
-        rate_limit,
-    },
+    routing::{Family, Snapshot, plan::RouteKind, policy::Client, rate_limit},
     wire::{
         Name, QName, Question, Rcode, Writer, class, rtype,
         writer::{POINTER_END, QNAME_AT, Section},
@@ -254,7 +250,7 @@ impl<'s> Reply<'_, 's> {
                 _ => None,
             };
             if let Some(family) = family {
-                return self.route(index as usize, route, family, owner, qtype, lack);
+                return self.route(index as usize, family, owner, qtype, lack);
             }
         }
         Ok(Step::Done(self.negative(owner, lack, u32::MAX)?))
@@ -386,138 +382,6 @@ impl<'s> Reply<'_, 's> {
         self.writer.put(&record[..12 + target.len()]).ok_or(Full)?;
         self.writer.count(Section::Answer, 1);
         Ok(at)
-    }
-
-    fn route(
-        &mut self,
-        index: usize,
-        route: &'s Route,
-        family: Family,
-        owner: &Owner,
-        qtype: u16,
-        lack: Lack,
-    ) -> Result<Step<'s>, Full> {
-        let snapshot = self.snapshot;
-        let decision = policy::decide(&snapshot.plan, &snapshot.health, route, family, self.client);
-        let (region, pool, reason) = match decision.outcome {
-            Outcome::NoData => return Ok(Step::Done(self.negative(owner, lack, decision.negative_ttl_s)?)),
-            Outcome::ServFail => {
-                self.writer.clear();
-                self.writer.set_authoritative(false);
-                self.scope_len = 0;
-                self.answered = None;
-                self.proofs = Proofs::default();
-                return Ok(Step::Done(Rcode::ServFail));
-            }
-            Outcome::Region { region, pool, reason } => (region, pool, reason),
-        };
-        self.scope_len = self.scope_len.max(decision.scope_len);
-        self.answered = Some((index, region, reason));
-        let members = &snapshot.plan.pools[pool.0 as usize];
-        if let Some(name) = &members.name {
-            let at = self.cname(owner, name.as_wire(), decision.ttl_s)?;
-            self.route_rrsigs(index, route, family, region, reason, &decision, owner)?;
-            let step = match qtype {
-                rtype::CNAME | rtype::ANY => Step::Done(Rcode::NoError),
-                _ => Step::Follow(name, at),
-            };
-            return Ok(step);
-        }
-        match family {
-            Family::V4 => self.addresses(&members.v4, rtype::A, route, pool, reason, &decision, owner)?,
-            Family::V6 => self.addresses(&members.v6, rtype::AAAA, route, pool, reason, &decision, owner)?,
-            Family::Either => self.https(route, members, pool, reason, &decision, owner)?,
-        }
-        self.route_rrsigs(index, route, family, region, reason, &decision, owner)?;
-        Ok(Step::Done(Rcode::NoError))
-    }
-
-    /// The route's HTTPS record with the addresses of the answering region as hints (RFC 9460 §7.3). Their order is fixed: it is
-    /// part of the data that is signed.
-    fn https(
-        &mut self,
-        route: &Route,
-        members: &Pool,
-        pool: PoolId,
-        reason: Reason,
-        decision: &policy::Decision,
-        owner: &Owner,
-    ) -> Result<(), Full> {
-        let Some(https) = &route.https else { return Ok(()) };
-        let up = policy::members_up(&self.snapshot.health, pool, reason);
-        let v4 = policy::answers(&members.v4, up, route.max_answers, decision.network_hash);
-        let v6 = policy::answers(&members.v6, up, route.max_answers, decision.network_hash);
-        let len = https.len_with(v4.clone().count(), v6.clone().count());
-        self.writer.put(&record_head(owner.at, rtype::HTTPS, decision.ttl_s, len as u16)).ok_or(Full)?;
-        for piece in https.pieces(v4, v6) {
-            self.writer.put(piece.as_bytes()).ok_or(Full)?;
-        }
-        self.writer.count(Section::Answer, 1);
-        Ok(())
-    }
-
-    /// The signatures of a route's answer, with the answer's TTL.
-    #[allow(clippy::too_many_arguments)] // one call for each kind of route, both just above
-    fn route_rrsigs(
-        &mut self,
-        index: usize,
-        route: &Route,
-        family: Family,
-        region: RegionId,
-        reason: Reason,
-        decision: &policy::Decision,
-        owner: &Owner,
-    ) -> Result<(), Full> {
-        if self.signed.is_none() {
-            return Ok(());
-        }
-        let rrsigs = self.snapshot.signed.rrsigs(index, route, region, family, reason, decision.network_hash);
-        let rrsigs = rrsigs.ok_or(Full)?;
-        let (section, apex_at) = (Section::Answer, self.apex_at);
-        rrsigs.write_with_ttl(&mut self.writer, section, owner.at, apex_at, decision.ttl_s).ok_or(Full)
-    }
-
-    #[allow(clippy::too_many_arguments)] // one call for each family, both just above
-    fn addresses<A: AsRef<[u8]>>(
-        &mut self,
-        ring: &Ring<A>,
-        rtype: u16,
-        route: &Route,
-        pool: PoolId,
-        reason: Reason,
-        decision: &policy::Decision,
-        owner: &Owner,
-    ) -> Result<(), Full> {
-        // The one address of a region that answers: it is up, or nothing is.
-        if let [only] = &*ring.slots {
-            self.address(&only.address, rtype, decision, owner)?;
-            self.writer.count(Section::Answer, 1);
-            return Ok(());
-        }
-        let up = policy::members_up(&self.snapshot.health, pool, reason);
-        let chosen = policy::answers(ring, up, route.max_answers, decision.network_hash);
-        let count = chosen.clone().count();
-        let first = if count > 1 { self.turn as usize % count } else { 0 };
-        for address in chosen.clone().skip(first).chain(chosen.take(first)) {
-            self.address(address, rtype, decision, owner)?;
-        }
-        self.writer.count(Section::Answer, count as u16);
-        Ok(())
-    }
-
-    #[inline]
-    fn address<A: AsRef<[u8]>>(
-        &mut self,
-        address: &A,
-        rtype: u16,
-        decision: &policy::Decision,
-        owner: &Owner,
-    ) -> Result<(), Full> {
-        let data = address.as_ref();
-        let mut record = [0; 12 + 16];
-        record[..12].copy_from_slice(&record_head(owner.at, rtype, decision.ttl_s, data.len() as u16));
-        record[12..12 + data.len()].copy_from_slice(data);
-        self.writer.put(&record[..12 + data.len()]).ok_or(Full).map(drop)
     }
 }
 
