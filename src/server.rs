@@ -67,8 +67,8 @@ pub use self::{error::ServeError, world::World};
 use crate::{
     admin,
     config::{Problem, model::Config},
-    health::{Board, NetProbe, Prober, install_crypto_provider},
-    sys::descriptors::given_at_start,
+    health::{Board, NetProbe, Prober, install_crypto_provider, probe::tls::TrustedRoots},
+    sys::{descriptors::given_at_start, names::addresses_of},
     transport::{self, Serving, Spare},
 };
 
@@ -150,7 +150,7 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     let board = Arc::new(Board::default());
     let state = state.with_handed(taken.as_mut().map(|taken| std::mem::take(&mut taken.state)).unwrap_or_default());
     verdicts::recall(&state, &board);
-    let probe = Arc::new(NetProbe::default());
+    let probe = Arc::new(NetProbe::new(TrustedRoots::Host, Arc::new(addresses_of)));
     let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
     live.confinement.get_or_init(|| confined.unwrap_or_default());

@@ -12,8 +12,12 @@ use super::{
 };
 use crate::{
     config::model::RegionId,
-    health::{NetProbe, ProbeError, ProbeResult, calculated::result_of, measured::certificate_warning, probe_once},
+    health::{
+        NetProbe, ProbeError, ProbeResult, calculated::result_of, measured::certificate_warning, probe::tls::TrustedRoots,
+        probe_once,
+    },
     server::{World, endpoints},
+    sys::names::addresses_of,
 };
 
 /// Run each check once and tell what came of it; exit status 1 when one fails
@@ -86,7 +90,8 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let left = crate::sys::limits::raise_open_files().saturating_sub(OWN_FILES);
     let open_max = usize::try_from(left).unwrap_or(usize::MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let results = runtime.block_on(probe_once(world.targets(), Arc::new(NetProbe::default()), open_max));
+    let net = NetProbe::new(TrustedRoots::Host, Arc::new(addresses_of));
+    let results = runtime.block_on(probe_once(world.targets(), Arc::new(net), open_max));
     runtime.shutdown_background(); // a name that the system is still resolving holds up nobody
     let rows = rows(&world, &results);
     match args.json {

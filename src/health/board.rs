@@ -413,12 +413,19 @@ impl Board {
         let mut inner = self.lock();
         let at = *inner.by_key.get(&target.key)?;
         let entry = &mut inner.entries[at];
+        let was_awaited = entry.is_awaited();
         entry.probes_inconclusive += 1;
+        entry.untold = entry.untold.saturating_add(1);
         if let Err(error) = &result.outcome {
             entry.last_error = Some((wall, error.clone()));
         }
         entry.last_result = Some((wall, Arc::new(result)));
-        Some(entry.verdict.pace())
+        let (pace, is_awaited) = (entry.verdict.pace(), entry.is_awaited());
+        if was_awaited && !is_awaited {
+            inner.undecided -= 1;
+            self.after_change(&mut inner, Touched::Nothing);
+        }
+        Some(pace)
     }
 
     /// When to probe `target` next by what is known; `None` when it is not on the board.

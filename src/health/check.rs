@@ -51,6 +51,24 @@ impl CheckKind {
     pub fn is_probed(&self) -> bool {
         !matches!(self, CheckKind::Push { .. } | CheckKind::Calculated(_))
     }
+
+    /// True when a probe sees a certificate.
+    pub fn has_tls(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// True when that certificate must be valid for the host.
+    pub fn verifies_tls(&self) -> bool {
+        self.tls() == Some(true)
+    }
+
+    fn tls(&self) -> Option<bool> {
+        match self {
+            CheckKind::Http(HttpCheck { tls: true, verify_tls, .. })
+            | CheckKind::Grpc(GrpcCheck { tls: true, verify_tls, .. }) => Some(*verify_tls),
+            _ => None,
+        }
+    }
 }
 
 /// An HTTP or HTTPS request and what its answer must look like. Redirects are not followed.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -93,9 +93,33 @@ pub struct Measured {
     connect: Histogram,
     /// TLS and first byte; a check by TCP has neither.
     further: Option<Box<[Histogram; 2]>>,
-    /// When the certificate that was shown last runs out, Unix time in seconds.
-    pub certificate_expires_s: Option<i64>,
+    certificates: Certificates,
     is_warned: bool,
+    /// Why the endpoint, a host name, is probed at addresses that it had some time ago.
+    lookup_trouble: Option<Arc<str>>,
+}
+
+/// Handshakes that [`Certificates`] remembers, at least; at most twice as many.
+const HANDSHAKES: u8 = 8;
+
+/// When certificates run out that were shown lately. Behind one address there may be many servers, each with its own: the first to run
+/// out counts until it was not seen for some handshakes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Certificates {
+    /// Of the [`HANDSHAKES`] before these.
+    before_s: Option<i64>,
+    these_s: Option<i64>,
+    count: u8,
+}
+
+impl Certificates {
+    fn take(&mut self, expires_s: i64) {
+        if self.count == HANDSHAKES {
+            *self = Certificates { before_s: self.these_s, ..Certificates::default() };
+        }
+        self.count += 1;
+        self.these_s = Some(self.these_s.map_or(expires_s, |other| other.min(expires_s)));
+    }
 }
 
 impl Measured {
@@ -110,6 +134,17 @@ impl Measured {
         (*histogram != Histogram::default()).then_some(histogram)
     }
 
+    /// When the certificate runs out, Unix time in seconds; of several that were shown lately the first to run out.
+    pub fn certificate_expires_s(&self) -> Option<i64> {
+        self.certificates.before_s.into_iter().chain(self.certificates.these_s).min()
+    }
+
+    /// What to say of a host name that is probed at old addresses.
+    pub fn lookup_warning(&self) -> Option<String> {
+        let trouble = self.lookup_trouble.as_ref()?;
+        Some(format!("the name is not answered by this host's resolver ({trouble}); probed at the addresses that it had"))
+    }
+
     fn take(&mut self, result: &ProbeResult) {
         for part in Part::ALL {
             let Some(duration) = part.of(result) else { continue };
@@ -120,7 +155,8 @@ impl Measured {
             };
             histogram.record(duration);
         }
-        self.certificate_expires_s = result.certificate_expires_s.or(self.certificate_expires_s);
+        result.certificate_expires_s.into_iter().for_each(|expires_s| self.certificates.take(expires_s));
+        self.lookup_trouble.clone_from(&result.lookup_trouble);
     }
 }
 
@@ -140,7 +176,7 @@ impl Measurements {
             None => all.entry(target.key.clone()).or_default(),
         };
         measured.take(result);
-        let warning = measured.certificate_expires_s.and_then(|expires_s| certificate_warning(expires_s, wall));
+        let warning = measured.certificate_expires_s().and_then(|expires_s| certificate_warning(expires_s, wall));
         if let Some(warning) = &warning
             && !measured.is_warned
         {
@@ -189,8 +225,6 @@ fn count(n: i64, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::health::testing::{address, success, tcp_check};
 
@@ -232,6 +266,21 @@ mod tests {
         let [gone, stays] = [&targets.list()[0], &targets.list()[1]];
         measurements.keep(&Targets::new(vec![pair("192.0.2.2"), pair("192.0.2.3")]));
         assert_eq!((measurements.of(gone), measurements.of(stays).is_some()), (None, true));
+    }
+
+    #[test]
+    fn of_certificates_that_take_turns_the_first_to_run_out_counts_until_it_was_not_seen_for_a_while() {
+        let mut measured = Measured::default();
+        let mut shown = |expires_s| {
+            measured.take(&ProbeResult { certificate_expires_s: Some(expires_s), ..success(5) });
+            measured.certificate_expires_s()
+        };
+        assert_eq!([900, 100, 900, 100].map(&mut shown), [900, 100, 100, 100].map(Some));
+        assert!((0..30).all(|n| shown(if n % 7 == 0 { 100 } else { 900 }) == Some(100)), "the metric keeps still");
+        let renewed = (0..=2 * HANDSHAKES).map(|_| shown(900)).position(|told| told == Some(900));
+        assert!(renewed.is_some_and(|after| after >= usize::from(HANDSHAKES) - 1), "{renewed:?}");
+        measured.take(&success(5));
+        assert_eq!(measured.certificate_expires_s(), Some(900), "a probe without a handshake changes nothing");
     }
 
     #[test]

@@ -12,15 +12,14 @@ use std::{
 use siphasher::sip::SipHasher13;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, watch},
     task::{self, AbortHandle, JoinError, JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use super::{
     board::Board,
-    check::Endpoint,
-    probe::{Probe, ProbeError, ProbeResult},
+    probe::{Phase, Probe, ProbeError, ProbeResult},
     push,
     target::{Target, TargetKey, Targets},
     verdict::Pace,
@@ -30,19 +29,19 @@ use super::{
 /// the first round of thousands of targets must not come as one burst that starves everything else, the probes' own clocks
 /// included; 512 are enough for 10,000 targets at a 300 ms round trip to have their first result within six seconds.
 pub const STARTING_MAX: usize = 512;
-/// After so long a probe no longer counts as starting: it only waits, which costs a socket and nothing else. Without this, a
-/// thousand black holes would hold every place for their timeouts, and delay the probes of all that is alive.
-const STARTING_LASTS_MAX: Duration = Duration::from_millis(500);
-/// How many places a host name takes: each of its addresses is probed, and most names have few.
-const PLACES_OF_NAME: u32 = 4;
-/// A probe that begins, or is timed out, later than this after its time shows that the process stood still: stopped,
-/// suspended, or starved. Its timeout then says nothing about the target.
+/// After so long a probe no longer counts as starting: its first packet is sent, and it only waits, which costs a socket and nothing
+/// else. Without this, thousands of black holes would hold every place for their timeouts, and delay the probes of all that is alive.
+const STARTING_LASTS_MAX: Duration = Duration::from_millis(50);
+/// The same for a probe by TLS whose target is not known to be silent: most of its work is in the handshake, one round trip later.
+const STARTING_TLS_LASTS_MAX: Duration = Duration::from_millis(500);
+/// A probe that begins, or fails, later than this after its time shows that the process stood still: stopped, suspended, or starved.
+/// Its failure then says nothing about the target: whoever is kept waiting may well hang up.
 const STALL_MIN: Duration = Duration::from_secs(1);
 /// Shortest time between two warnings that probes tell nothing: what causes it strikes all targets at once.
 const WARNING_EVERY: Duration = Duration::from_secs(10);
 /// How often hold-downs that are over are looked for.
 const WAKE_EVERY: Duration = Duration::from_secs(1);
-/// First pause before a panicked probe task is started again; doubled from panic to panic.
+/// First pause before a task that panicked is started again; doubled from panic to panic.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
@@ -52,7 +51,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 pub struct Prober {
     board: Arc<Board>,
     /// `None` once stopping.
-    lists: Option<mpsc::UnboundedSender<Targets>>,
+    lists: Option<watch::Sender<Targets>>,
     supervisor: JoinHandle<()>,
 }
 
@@ -66,7 +65,7 @@ impl Prober {
         open_max: usize,
         runtime: &Handle,
     ) -> Prober {
-        let (lists, incoming) = mpsc::unbounded_channel();
+        let (lists, incoming) = watch::channel(Targets::default());
         let shared = Arc::new(Shared {
             board: board.clone(),
             probe,
@@ -74,7 +73,9 @@ impl Prober {
             begun: Instant::now(),
             warned: Mutex::new(None),
         });
-        let supervisor = runtime.spawn(supervise(shared, incoming));
+        let (of_board, until) = (board.clone(), incoming.clone());
+        let body = move || supervise(shared.clone(), incoming.clone());
+        let supervisor = runtime.spawn(start_again(of_board, until, body));
         let prober = Prober { board, lists: Some(lists), supervisor };
         prober.replace(targets);
         prober
@@ -108,7 +109,7 @@ pub async fn probe_once(targets: &Targets, probe: Arc<dyn Probe>, open_max: usiz
             let (target, probe, places) = (target.clone(), probe.clone(), places.clone());
             tokio::spawn(async move {
                 match target.check().kind.is_probed() {
-                    true => run_probe(&target, &*probe, &places).await.1,
+                    true => run_probe(&target, &*probe, &places, false).await.1,
                     false => ProbeResult::failed(ProbeError::NotProbed, Duration::ZERO),
                 }
             })
@@ -136,29 +137,23 @@ struct Shared {
 struct Places {
     /// For those that are starting.
     starting: Semaphore,
-    /// For those that are under way, starting or waiting: each holds a socket.
-    open: Semaphore,
-    open_max: u32,
+    /// For those that are under way, starting or waiting: each holds a socket. Probes of names take more of them as they find them.
+    open: Arc<Semaphore>,
 }
 
 impl Places {
     fn new(open_max: usize) -> Self {
-        let open_max = u32::try_from(open_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        Places { starting: Semaphore::new(STARTING_MAX), open: Semaphore::new(open_max as usize), open_max }
-    }
-
-    /// How many of the open places a probe of `target` takes.
-    fn taken_by(&self, target: &Target) -> u32 {
-        match target.endpoint() {
-            Endpoint::Address(_) => 1,
-            Endpoint::Name(_) => PLACES_OF_NAME.min(self.open_max),
-        }
+        let open = Semaphore::new(open_max.clamp(1, Semaphore::MAX_PERMITS));
+        Places { starting: Semaphore::new(STARTING_MAX), open: Arc::new(open) }
     }
 }
 
 impl Shared {
     /// Says that a probe told nothing, now and then.
     fn warn_untold(&self, target: &Target, result: &ProbeResult, overdue: bool) {
+        if result.outcome == Err(ProbeError::NoTrustedRoots) {
+            return; // told once by whoever looked for them
+        }
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARNING_EVERY) {
             *warned = Some(Instant::now());
@@ -177,18 +172,49 @@ struct Running {
     started: Instant,
 }
 
+/// Runs `body` and starts it again when it panics, with growing pauses, until it ends by itself or the lists do.
+async fn start_again<F>(board: Arc<Board>, mut lists: watch::Receiver<Targets>, body: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (mut pause, mut running) = (BACK_OFF_MIN, JoinSet::new()); // whoever ends this task ends the one inside it
+    loop {
+        let started = Instant::now();
+        running.spawn(body());
+        let Some(Err(error)) = running.join_next().await else { return };
+        if !error.is_panic() {
+            return;
+        }
+        board.count_panic();
+        if started.elapsed() > 10 * BACK_OFF_MAX {
+            pause = BACK_OFF_MIN;
+        }
+        tracing::error!(%error, again_in_s = pause.as_secs(), "what starts the probes panicked; the last verdicts stay");
+        let stopping = async { while lists.changed().await.is_ok() {} };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stopping => return,
+        }
+        pause = (pause * 2).min(BACK_OFF_MAX);
+    }
+}
+
 /// Starts a task for each target, ends those of targets that left, restarts those that panicked.
-async fn supervise(shared: Arc<Shared>, mut lists: mpsc::UnboundedReceiver<Targets>) {
+async fn supervise(shared: Arc<Shared>, mut lists: watch::Receiver<Targets>) {
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut running: HashMap<TargetKey, Running> = HashMap::new();
     let mut targets: HashMap<task::Id, Arc<Target>> = HashMap::new();
     let mut tick = interval(WAKE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    lists.mark_changed(); // the list that is there is the first
     loop {
         tokio::select! {
             _ = tick.tick() => shared.board.wake(Instant::now().into_std(), SystemTime::now()),
-            list = lists.recv() => {
-                let Some(list) = list else { break };
+            changed = lists.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let list = lists.borrow_and_update().clone();
                 let mut old = std::mem::take(&mut running);
                 for target in list.list() {
                     let kept = old.remove(&target.key).unwrap_or_else(|| {
@@ -260,7 +286,7 @@ fn spawn(
 async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
     let check = target.check();
     let turns = Turns::new(shared.begun, check.interval, &target.key);
-    let (mut due, mut pace, mut skipped) = (Instant::now(), Pace::Fast, false);
+    let (mut due, mut pace, mut skipped, mut is_silent) = (Instant::now(), Pace::Fast, false, false);
     loop {
         sleep_until(due).await;
         if pace == Pace::Regular && !skipped && due.elapsed() > STALL_MIN {
@@ -270,14 +296,11 @@ async fn probe_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
             continue;
         }
         skipped = false;
-        let (started, result) = run_probe(&target, &*shared.probe, &shared.places).await;
+        let (started, result) = run_probe(&target, &*shared.probe, &shared.places, is_silent).await;
         let ended = Instant::now();
         let overdue = ended.duration_since(started) > check.timeout + STALL_MIN;
-        let untold = match &result.outcome {
-            Err(ProbeError::Timeout { .. }) => overdue,
-            Err(error) => error.is_inconclusive(),
-            Ok(()) => false,
-        };
+        let untold = result.outcome.as_ref().is_err_and(|error| overdue || error.is_inconclusive());
+        is_silent = matches!(result.outcome, Err(ProbeError::Timeout { phase: Phase::Connect, .. }));
         let next = if untold {
             shared.warn_untold(&target, &result, overdue);
             shared.board.record_inconclusive(&target, result, SystemTime::now())
@@ -318,16 +341,20 @@ async fn listen_for_ever(target: Arc<Target>, shared: Arc<Shared>) {
     }
 }
 
-/// One probe, begun when there is a place for it; also tells when it began.
-async fn run_probe(target: &Target, probe: &dyn Probe, places: &Places) -> (Instant, ProbeResult) {
-    let _open = places.open.acquire_many(places.taken_by(target)).await.expect("the semaphore is never closed");
+/// One probe, begun when there is a place for it; also tells when it began. `is_silent`: the last one met silence.
+async fn run_probe(target: &Target, probe: &dyn Probe, places: &Places, is_silent: bool) -> (Instant, ProbeResult) {
+    let _open = places.open.acquire().await.expect("the semaphore is never closed");
     let place = places.starting.acquire().await.expect("the semaphore is never closed");
     let started = Instant::now();
-    let mut probing = pin!(probe.probe(target));
+    let mut probing = pin!(probe.probe(target, &places.open));
+    let lasts_max = match target.check().kind.has_tls() && !is_silent {
+        true => STARTING_TLS_LASTS_MAX,
+        false => STARTING_LASTS_MAX,
+    };
     tokio::select! {
         biased;
         result = &mut probing => return (started, result),
-        () = sleep(STARTING_LASTS_MAX) => drop(place),
+        () = sleep(lasts_max) => drop(place),
     }
     (started, probing.await)
 }

@@ -1,8 +1,17 @@
 //! What the tests of this room share.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Check, CheckKind, Endpoint, HttpCheck, HttpVersion, Method, ProbeError, ProbeResult, StatusSet, damping};
+use super::{
+    Check, CheckKind, Endpoint, HttpCheck, HttpVersion, Method, NetProbe, ProbeError, ProbeResult, StatusSet, damping,
+    probe::tls::TrustedRoots,
+};
+use crate::sys::names::addresses_of;
+
+/// Probes as the program does.
+pub fn net_probe() -> NetProbe {
+    NetProbe::new(TrustedRoots::Host, Arc::new(addresses_of))
+}
 
 /// An address endpoint.
 pub fn address(text: &str) -> Endpoint {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle, time::timeout};
 
 use super::{
-    testing::{http_check, tcp_check},
+    testing::{http_check, net_probe, tcp_check},
     *,
 };
 
@@ -51,7 +51,7 @@ async fn a_killed_endpoint_goes_down_and_comes_back_when_it_serves_again() {
         (Endpoint::Name("localhost".into()), quick(http_check(at))),
     ]);
     let board = Arc::new(Board::default());
-    let prober = Prober::start(&targets, board.clone(), Arc::new(NetProbe::default()), usize::MAX, &Handle::current());
+    let prober = Prober::start(&targets, board.clone(), Arc::new(net_probe()), usize::MAX, &Handle::current());
     timeout(DEADLINE, board.first_round()).await.unwrap();
     let all = |state| move |now: &Snapshot| now.statuses.iter().all(|status| status.decided && status.state == state);
     assert!(all(State::Up)(&board.snapshot()), "{:#?}", board.snapshot());

@@ -37,7 +37,10 @@ use crate::{
     answer::explain::{Circumstances, Explanation, Request, SeenEndpoint},
     cluster::{self, Cluster},
     config::model::RegionId,
-    health::{self, Board, Endpoint, Source, Target, TargetStatus, history, measured::certificate_warning},
+    health::{
+        self, Board, Endpoint, Source, Target, TargetStatus, history,
+        measured::{Measured, certificate_warning},
+    },
     routing::{Snapshot, plan::Pool},
     telemetry::{TransportKind, metrics, metrics::Families},
     zone::ZoneContent,
@@ -318,9 +321,10 @@ impl View {
     fn endpoint(&self, region: RegionId, row: &Row) -> EndpointStatus {
         let status = row.source.as_ref().map(|source| self.board.status(source));
         let status = status.as_deref();
-        let certificate_expires =
-            self.target(row).and_then(|target| self.past.measurements.of(target)?.certificate_expires_s);
-        let warning = certificate_expires.and_then(|expires_s| certificate_warning(expires_s, self.at));
+        let measured = self.target(row).and_then(|target| self.past.measurements.of(target));
+        let certificate_expires = measured.as_ref().and_then(Measured::certificate_expires_s);
+        let certificate = certificate_expires.and_then(|expires_s| certificate_warning(expires_s, self.at));
+        let lookup = measured.as_ref().and_then(Measured::lookup_warning);
         let name = row.endpoint.to_string();
         EndpointStatus {
             forced: self.forced_endpoint(region, &name).map(|o| o.state.as_str().to_string()),
@@ -346,7 +350,7 @@ impl View {
             probes_failed: status.map_or(0, |s| s.probes_failed),
             history: status.map(|status| self.history(status)).unwrap_or_default(),
             certificate_expires,
-            warnings: warning.into_iter().collect(),
+            warnings: certificate.into_iter().chain(lookup).collect(),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod errors;
 pub mod limits;
 pub mod memory;
+pub mod names;
 pub mod options;
 pub mod priority;
 pub mod privileges;

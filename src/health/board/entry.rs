@@ -59,6 +59,8 @@ pub(in crate::health) struct Entry {
     pub probes_ok: u64,
     pub probes_failed: u64,
     pub probes_inconclusive: u64,
+    /// Probes in a row, before the first result, that told nothing.
+    pub untold: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +100,7 @@ impl Entry {
             probes_ok: 0,
             probes_failed: 0,
             probes_inconclusive: 0,
+            untold: 0,
         }
     }
 
@@ -133,9 +136,11 @@ impl Entry {
         entry
     }
 
-    /// Its first result is still to come, and will, as that of a probe does. A heartbeat may take as long as it likes.
+    /// Its first result is still to come, and will, as that of a probe does. A heartbeat may take as long as it likes, and where
+    /// `fall` probes told nothing this host cannot probe it, which keeps nothing waiting.
     pub fn is_awaited(&self) -> bool {
-        !self.verdict.is_decided() && self.target.check().kind.is_probed()
+        let is_tried = self.verdict.is_decided() || self.untold >= self.target.rules().fall;
+        !is_tried && self.target.check().kind.is_probed()
     }
 
     /// What answers go by, hold-downs aside.

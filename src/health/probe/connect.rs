@@ -18,7 +18,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Phase, ProbeError, ProbeResult,
-    tls::{ALPN_HTTP2, expiry_s},
+    stream::{Counted, Heard},
+    tls::{ALPN_HTTP2, noting},
 };
 
 /// How far a probe has come, and what each part took.
@@ -31,6 +32,7 @@ pub struct Progress {
     pub status: Option<u16>,
     connect: Option<Duration>,
     tls: Option<Duration>,
+    heard: Heard,
     asked: Option<Instant>,
     first_byte: Option<Duration>,
     certificate_expires_s: Option<i64>,
@@ -45,6 +47,7 @@ impl Progress {
             status: None,
             connect: None,
             tls: None,
+            heard: Heard::default(),
             asked: None,
             first_byte: None,
             certificate_expires_s: None,
@@ -56,8 +59,15 @@ impl Progress {
         self.asked = Some(Instant::now());
     }
 
-    /// Status and headers have come.
+    /// Status and headers have come over a connection on which nothing comes before the answer.
     pub fn answered(&mut self) {
+        let heard = self.heard.get().copied();
+        self.first_byte = self.asked.map(|asked| heard.map_or_else(|| asked.elapsed(), |at| at.saturating_duration_since(asked)));
+        self.phase = Phase::Body;
+    }
+
+    /// Status and headers have come in a frame, after others that answer nothing.
+    pub fn answered_in_frame(&mut self) {
         self.first_byte = self.asked.map(|asked| asked.elapsed());
         self.phase = Phase::Body;
     }
@@ -72,6 +82,7 @@ impl Progress {
             total: self.begun.elapsed(),
             status: self.status,
             certificate_expires_s: self.certificate_expires_s,
+            lookup_trouble: None,
         }
     }
 }
@@ -104,18 +115,18 @@ pub async fn open(
     let _ = stream.set_nodelay(true); // only speed is lost without it
     let Some((config, name)) = tls else {
         progress.phase = Phase::Answer;
-        return Ok(Opened { stream: Box::new(stream), picked_http2: false });
+        return Ok(Opened { stream: Box::new(Counted::new(stream, progress.heard.clone())), picked_http2: false });
     };
     progress.phase = Phase::Tls;
     let begun = Instant::now();
-    let shaking_hands = Box::pin(TlsConnector::from(config).connect(name, stream)); // large, and most probes need none
-    let stream = shaking_hands.await.map_err(|error| fault(&error, Phase::Tls))?;
+    let shaking_hands = Box::pin(noting(TlsConnector::from(config).connect(name, stream))); // large, and most probes need none
+    let (stream, expires_s) = shaking_hands.await;
+    progress.certificate_expires_s = expires_s;
+    let stream = stream.map_err(|error| fault(&error, Phase::Tls))?;
     progress.tls = Some(begun.elapsed());
     progress.phase = Phase::Answer;
-    let session = stream.get_ref().1;
-    progress.certificate_expires_s = session.peer_certificates().and_then(|chain| expiry_s(chain.first()?));
-    let picked_http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
-    Ok(Opened { stream: Box::new(stream), picked_http2 })
+    let picked_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
+    Ok(Opened { stream: Box::new(Counted::new(stream, progress.heard.clone())), picked_http2 })
 }
 
 /// Whom a probe speaks to: the check's `host`, else the endpoint's `name`, else the address.
@@ -158,11 +169,15 @@ pub fn fault(error: &(dyn StdError + 'static), phase: Phase) -> ProbeError {
         if let Some(tls) = at.downcast_ref::<rustls::Error>() {
             return ProbeError::Tls(tls.to_string());
         }
+        if at.downcast_ref::<hyper::Error>().is_some_and(|http| ended(http, phase)) {
+            return ProbeError::Closed(phase);
+        }
         if let Some(io) = at.downcast_ref::<h2::Error>().and_then(h2::Error::get_io) {
             cause = Some(io);
             continue;
         }
         cause = match at.downcast_ref::<io::Error>() {
+            Some(io) if io.kind() == io::ErrorKind::UnexpectedEof && phase != Phase::Body => return ProbeError::Closed(phase),
             // `source` of a wrapping io::Error skips the error that it wraps.
             Some(io) => match io.get_ref() {
                 Some(inner) => Some(inner),
@@ -176,6 +191,11 @@ pub fn fault(error: &(dyn StdError + 'static), phase: Phase) -> ProbeError {
         Phase::Tls => ProbeError::Tls(innermost(error)),
         Phase::Resolve | Phase::Connect => ProbeError::Network(error.to_string()),
     }
+}
+
+/// The connection ended before an answer was there. What ends in the middle of a body is an answer, cut short.
+fn ended(http: &hyper::Error, phase: Phase) -> bool {
+    phase != Phase::Body && (http.is_incomplete_message() || http.is_canceled() || http.is_closed())
 }
 
 /// The message of the cause at the bottom.

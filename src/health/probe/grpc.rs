@@ -85,7 +85,7 @@ async fn exchange(
         let judged = async {
             progress.asking();
             let response = http2::ask(sender, request, Some(message(&check.service))).await?;
-            progress.answered();
+            progress.answered_in_frame();
             judge(response).await
         };
         drive(connection, judged).await

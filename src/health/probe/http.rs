@@ -189,7 +189,10 @@ async fn judge(
     mut body: Body,
     progress: &mut Progress,
 ) -> Result<(), ProbeError> {
-    progress.answered();
+    match &body {
+        Body::Http1(_) => progress.answered(),
+        Body::Http2(_) => progress.answered_in_frame(),
+    }
     progress.status = Some(status.as_u16());
     if !check.expect_status.contains(status.as_u16()) {
         return Err(ProbeError::Status(status.as_u16()));

@@ -4,16 +4,19 @@ pub mod connect;
 pub mod grpc;
 pub mod http;
 pub mod http2;
+mod names;
 pub mod resolve;
+pub mod stream;
 pub mod tcp;
 pub mod tls;
 
 use std::{fmt, future::Future, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, time::Instant};
 
 use self::{
-    resolve::Resolver,
+    names::Late,
+    resolve::{LookUp, Resolver},
     tls::{TlsModes, TrustedRoots},
 };
 use super::{
@@ -60,6 +63,9 @@ pub enum ProbeError {
     /// The other side, or something on the way, ended the connection.
     #[error("connection reset while {0}")]
     Reset(Phase),
+    /// The other side closed the connection, properly, and too soon.
+    #[error("connection closed while {0}")]
+    Closed(Phase),
     /// No way there from this host.
     #[error("unreachable: {0}")]
     Unreachable(String),
@@ -71,7 +77,7 @@ pub enum ProbeError {
         /// The check's timeout.
         after: Duration,
     },
-    /// The TLS handshake failed, or the certificate is not valid for the host.
+    /// What the other side showed or said in the TLS handshake will not do: the certificate, an alert, no TLS at all.
     #[error("TLS: {0}")]
     Tls(String),
     /// `verify-tls` with no CA certificates on this host.
@@ -88,7 +94,7 @@ pub enum ProbeError {
         /// How much of the body was searched, at most 5,120 bytes.
         read_bytes: usize,
     },
-    /// The connection ended without an answer, or what came is not HTTP.
+    /// What came is not HTTP, or breaks its rules.
     #[error("no valid HTTP answer: {0}")]
     Protocol(String),
     /// A gRPC server says of itself, or of the service asked for, that it does not serve.
@@ -127,8 +133,8 @@ pub enum ProbeError {
     /// The check's host or path does not make a URL.
     #[error("the check's host and path make no valid request: {0}")]
     Request(String),
-    /// This host lacks something (files, memory) to probe at all. Says nothing about the target.
-    #[error("this host could not probe: {0}; raise the limit of open files (LimitNOFILE, ulimit -n) or add memory")]
+    /// This host lacks something (files, memory, ports) to probe at all. Says nothing about the target.
+    #[error("this host could not probe: {0}")]
     Local(String),
     /// The probing code panicked. Says nothing about the target.
     #[error("the probe panicked; the log tells where")]
@@ -138,14 +144,18 @@ pub enum ProbeError {
 impl ProbeError {
     /// True when the target is not to blame, so that the result must not move its verdict.
     pub fn is_inconclusive(&self) -> bool {
-        matches!(self, ProbeError::Local(_) | ProbeError::Panicked | ProbeError::NotProbed)
+        use ProbeError::{Local, NoTrustedRoots, NotProbed, Panicked};
+        matches!(self, Local(_) | NoTrustedRoots | Panicked | NotProbed)
     }
 
-    /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it.
+    /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it. A connection that
+    /// opens and ends is no answer: things on the way do that, too.
     pub fn is_answer(&self) -> bool {
         matches!(
             self,
             ProbeError::Status(_)
+                | ProbeError::Tls(_)
+                | ProbeError::Protocol(_)
                 | ProbeError::Body { .. }
                 | ProbeError::NotServing(_)
                 | ProbeError::GrpcStatus(_)
@@ -156,16 +166,22 @@ impl ProbeError {
     /// What an error of the operating system means in `phase`.
     fn from_io(error: &io::Error, phase: Phase) -> Self {
         use io::ErrorKind as Kind;
+        let lacks = |what: &str| Self::Local(format!("{error}; {what}"));
         match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::Local(error.to_string()),
+            Some(libc::EMFILE | libc::ENFILE) => return lacks("raise the limit of open files (LimitNOFILE, ulimit -n)"),
+            Some(libc::ENOBUFS | libc::ENOMEM) => return lacks("add memory"),
+            Some(libc::EADDRNOTAVAIL) => {
+                return lacks("it has no address of this family, or no free port (net.ipv4.ip_local_port_range)");
+            }
+            Some(libc::EPERM) => return lacks("its own firewall forbids it"),
             Some(libc::ETIMEDOUT) => return Self::Unreachable(error.to_string()), // the kernel gave up before we did
             _ => {}
         }
         match error.kind() {
             Kind::ConnectionRefused => Self::Refused,
             Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => Self::Reset(phase),
-            Kind::UnexpectedEof if phase == Phase::Tls => Self::Tls("the connection was closed".into()),
-            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable | Kind::PermissionDenied => {
+            Kind::UnexpectedEof => Self::Closed(phase),
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::PermissionDenied => {
                 Self::Unreachable(error.to_string())
             }
             _ => Self::Network(error.to_string()),
@@ -188,8 +204,10 @@ pub struct ProbeResult {
     pub total: Duration,
     /// HTTP status, when one came.
     pub status: Option<u16>,
-    /// When the certificate that the endpoint showed runs out, Unix time in seconds.
+    /// When the certificate that the endpoint showed runs out, Unix time in seconds; of several the first to run out.
     pub certificate_expires_s: Option<i64>,
+    /// Why a host name was probed at addresses that it had some time ago.
+    pub lookup_trouble: Option<Arc<str>>,
 }
 
 impl Default for ProbeResult {
@@ -203,6 +221,7 @@ impl Default for ProbeResult {
             total: Duration::ZERO,
             status: None,
             certificate_expires_s: None,
+            lookup_trouble: None,
         }
     }
 }
@@ -242,8 +261,9 @@ pub type Probing = Pin<Box<dyn Future<Output = ProbeResult> + Send>>;
 
 /// Something that can probe a target. The schedule knows no more of probes than this.
 pub trait Probe: Send + Sync + 'static {
-    /// Starts one probe, which must end within the check's timeout.
-    fn probe(&self, target: &Target) -> Probing;
+    /// Starts one probe, which must end within the check's timeout. It holds one connection at a time, and one more for each place
+    /// that it takes of `spare`.
+    fn probe(&self, target: &Target, spare: &Arc<Semaphore>) -> Probing;
 }
 
 /// Probes over the network: what the program uses.
@@ -251,31 +271,26 @@ pub trait Probe: Send + Sync + 'static {
 pub struct NetProbe {
     tls: TlsModes,
     resolver: Resolver,
+    late: Late,
 }
 
 impl NetProbe {
-    /// A prober that trusts the host's CA bundle, or the given roots instead.
-    pub fn new(roots: TrustedRoots) -> Self {
-        NetProbe { tls: TlsModes::new(roots), resolver: Resolver::default() }
-    }
-}
-
-impl Default for NetProbe {
-    fn default() -> Self {
-        NetProbe::new(TrustedRoots::Host)
+    /// A prober that trusts `roots`, and asks `look_up` for the addresses of names.
+    pub fn new(roots: TrustedRoots, look_up: LookUp) -> Self {
+        NetProbe { tls: TlsModes::new(roots), resolver: Resolver::new(look_up), late: Late::default() }
     }
 }
 
 impl Probe for NetProbe {
-    fn probe(&self, target: &Target) -> Probing {
+    fn probe(&self, target: &Target, spare: &Arc<Semaphore>) -> Probing {
         let (endpoint, check, this) = (target.endpoint().clone(), target.key.check.clone(), self.clone());
-        Box::pin(async move {
-            let deadline = Instant::now() + check.timeout;
-            match endpoint {
-                Endpoint::Address(address) => probe_address(&check, address, None, &this.tls, deadline).await,
-                Endpoint::Name(name) => probe_name(check, name, this, deadline).await,
+        let deadline = Instant::now() + check.timeout;
+        match endpoint {
+            Endpoint::Address(address) => {
+                Box::pin(async move { probe_address(&check, address, None, &this.tls, deadline).await })
             }
-        })
+            Endpoint::Name(name) => Box::pin(names::probe(check, name, this, spare.clone(), deadline)),
+        }
     }
 }
 
@@ -293,49 +308,6 @@ async fn probe_address(
         CheckKind::Grpc(grpc) => grpc::probe(grpc, address, name, tls, check.timeout, deadline).await,
         CheckKind::Push { .. } | CheckKind::Calculated(_) => ProbeResult::failed(ProbeError::NotProbed, Duration::ZERO),
     }
-}
-
-/// Probes every address that a host name has now, all at once. The first success decides: waiting for an address that
-/// hangs would tell nothing more and delay the verdict. Connect is the lowest of those that succeeded by then.
-async fn probe_name(check: Arc<Check>, name: String, net: NetProbe, deadline: Instant) -> ProbeResult {
-    let begun = Instant::now();
-    let resolved = net.resolver.addresses(&name, check.interval, deadline).await;
-    let addresses = match resolved {
-        Ok(addresses) => addresses,
-        Err(None) => {
-            let error = ProbeError::Timeout { phase: Phase::Resolve, after: check.timeout };
-            return ProbeResult::failed(error, begun.elapsed());
-        }
-        Err(Some(error)) => return ProbeResult::failed(ProbeError::Resolve(error), begun.elapsed()),
-    };
-    let mut probes = JoinSet::new(); // dropped with this future, which ends them
-    for &address in addresses.iter() {
-        let (check, name, tls) = (check.clone(), name.clone(), net.tls.clone());
-        probes.spawn(async move { probe_address(&check, address, Some(&name), &tls, deadline).await });
-    }
-    let mut first_failure = None;
-    while let Some(joined) = probes.join_next().await {
-        let mut result = joined.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic), // the schedule logs, counts and restarts
-            Err(_) => ProbeResult::failed(ProbeError::Panicked, begun.elapsed()), // the runtime is going down
-        });
-        result.total = begun.elapsed();
-        if result.is_success() {
-            while let Some(Ok(also)) = probes.try_join_next() {
-                result.connect = if also.is_success() { result.connect.min(also.connect) } else { result.connect };
-                result.certificate_expires_s = earlier(result.certificate_expires_s, also.certificate_expires_s);
-            }
-            return result;
-        }
-        first_failure.get_or_insert(result);
-    }
-    first_failure
-        .unwrap_or_else(|| ProbeResult::failed(ProbeError::Resolve("the name has no address".into()), begun.elapsed()))
-}
-
-/// The earlier of those that are known.
-fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
-    one.into_iter().chain(other).min()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Host names to addresses through the system's resolver, sparingly: one lookup of a name at a time, few names at a time, and
-//! a name's addresses serve for an interval.
+//! a name's addresses serve for an interval. Where the resolver does not answer, for much longer: dead name servers are no reason to
+//! leave endpoints that are alive. Knows nothing of what the addresses are probed for.
 
 use std::{
     collections::HashMap,
     fmt, io,
-    net::{IpAddr, ToSocketAddrs},
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,31 +19,103 @@ use tokio::{
 /// Most addresses of one name that are probed; a name with more is served by a network of its own.
 const ADDRESSES_MAX: usize = 64;
 /// Most lookups at a time. Each holds a thread for as long as the system's resolver likes, tens of seconds where no name server
-/// answers; so many names whose servers are dead delay the lookups of all others, and no more threads than these are ever lost.
+/// answers; no more threads than these are ever lost.
 const LOOKUPS_MAX: usize = 32;
-/// A name that nobody asked for in so long is forgotten.
-const FORGET_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// Most of them that names may take whose last lookup was slow: dead name servers of some must not keep all others waiting.
+const SLOW_LOOKUPS_MAX: usize = 16;
+/// A lookup is slow that takes longer: far over what name servers on the other side of the world take.
+const SLOW_MIN: Duration = Duration::from_secs(1);
+/// A lookup that has been under way for so long is trouble worth telling.
+const TROUBLE_MIN: Duration = Duration::from_secs(5);
+/// How long a name's addresses are gone by while nobody says what it has now: what was known an hour ago is no knowledge any more.
+const KEPT_FOR: Duration = Duration::from_secs(3600);
+/// The same as a multiple of the interval, where that is long.
+const KEPT_INTERVALS: u32 = 3;
+/// Of the time until its deadline, a probe that has addresses waits for newer ones at most this part.
+const WAITING_SHARE: u32 = 4;
+/// A name's addresses serve for an interval less this part of it: a turn one interval later must find them old, even when the clock
+/// of the one or the other ran a little late.
+const SLACK_SHARE: u32 = 20;
+/// A name that nobody asked for in so long is forgotten; longer than [`KEPT_INTERVALS`] of the longest interval.
+const FORGET_AFTER: Duration = Duration::from_secs(4 * 86_400);
+/// Shortest time between two warnings that names are not answered.
+const WARNING_EVERY: Duration = Duration::from_secs(60);
 
-/// The outcome of a lookup: sorted addresses, or the resolver's complaint.
-type Looked = Result<Arc<[IpAddr]>, String>;
+/// Asks the system for the addresses of a name, for as long as that takes. An error of the kind [`io::ErrorKind::NotFound`] is the answer
+/// that there is no such name; any other is no answer.
+pub type LookUp = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
+/// Addresses to probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Sorted, never empty.
+    pub addresses: Arc<[IpAddr]>,
+    /// Why they are not as young as they should be.
+    pub trouble: Option<Arc<str>>,
+}
+
+/// Why there is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Whoever is responsible says that there is no such name, or that it has no address.
+    #[error("{0}")]
+    NoSuchName(Arc<str>),
+    /// The resolver says that it got no answer, and no address was known before.
+    #[error("{0}")]
+    Unanswered(Arc<str>),
+    /// No answer by the deadline, and no address was known before.
+    #[error("no answer yet")]
+    Pending,
+    /// Nobody was asked yet: too many other names wait for their answers.
+    #[error("the lookups of {LOOKUPS_MAX} other names take up all places")]
+    Queued,
+}
+
+/// What a lookup came to: sorted addresses, or why there are none.
+type Looked = Result<Arc<[IpAddr]>, NameError>;
+
+/// How far a lookup is.
+#[derive(Debug, Clone)]
+enum Stage {
+    /// For a place.
+    Waiting,
+    /// The system is at it.
+    UnderWay,
+    Done(Looked),
+}
 
 /// Remembers what names resolve to. Clones share their memory.
 #[derive(Clone)]
 pub struct Resolver {
-    names: Arc<Mutex<HashMap<String, Known>>>,
-    /// Places for lookups.
-    places: Arc<Semaphore>,
+    names: Arc<Mutex<Names>>,
+    places: Arc<Places>,
     look_up: LookUp,
 }
 
-/// Asks the system, for as long as that takes.
-type LookUp = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+/// Places for lookups.
+struct Places {
+    all: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
+}
 
-impl Default for Resolver {
-    fn default() -> Self {
-        let ask = |name: &str| Ok((name, 0).to_socket_addrs()?.map(|at| at.ip()).collect());
-        Resolver { names: Arc::default(), places: Arc::new(Semaphore::new(LOOKUPS_MAX)), look_up: Arc::new(ask) }
-    }
+#[derive(Debug, Default)]
+struct Names {
+    known: HashMap<String, Known>,
+    warned: Option<Instant>,
+}
+
+/// What is known of one name.
+#[derive(Debug)]
+struct Known {
+    asked: Instant,
+    /// When the newest lookup was asked for, then when it began.
+    begun: Instant,
+    lookup: watch::Receiver<Stage>,
+    /// What it had when the resolver last told.
+    good: Option<(Instant, Arc<[IpAddr]>)>,
+    /// Why the newest lookup that ended told nothing.
+    trouble: Option<Arc<str>>,
+    is_slow: bool,
 }
 
 impl fmt::Debug for Resolver {
@@ -51,177 +124,186 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// The newest lookup of one name.
-#[derive(Debug)]
-struct Known {
-    asked: Instant,
-    lookup: watch::Receiver<Option<(Instant, Looked)>>,
-}
-
 impl Resolver {
-    /// The addresses of `name`, sorted, not older than `max_age`; never empty.
+    /// Knows nothing yet.
+    pub fn new(look_up: LookUp) -> Self {
+        let of = |max| Arc::new(Semaphore::new(max));
+        let places = Places { all: of(LOOKUPS_MAX), slow: of(SLOW_LOOKUPS_MAX) };
+        Resolver { names: Arc::default(), places: Arc::new(places), look_up }
+    }
+
+    /// The addresses of `name`, looked up anew when the last lookup began about an `interval` ago. While that takes, and where nobody
+    /// answers, the last ones that were known, for an hour or three intervals.
     ///
     /// A lookup that outlives its probe goes on, and the next probe waits for it instead of starting another: a dead resolver
-    /// ties up one thread a name, not one a probe, and few threads altogether. A failed lookup is not kept, so that one hiccup is
-    /// one failure.
+    /// ties up one thread a name, not one a probe, and few threads altogether. That a name does not exist is not kept, so that one
+    /// wrong answer is one failure.
     ///
     /// # Errors
-    /// `None` at `deadline`, else the resolver's words.
-    pub async fn addresses(
-        &self,
-        name: &str,
-        max_age: Duration,
-        deadline: Instant,
-    ) -> Result<Arc<[IpAddr]>, Option<String>> {
-        let mut lookup = self.current(name, max_age);
-        let done = timeout_at(deadline, lookup.wait_for(Option::is_some)).await.map_err(|_elapsed| None)?;
-        match done.as_deref() {
-            Ok(Some((_, looked))) => looked.clone().map_err(Some),
-            Ok(None) | Err(_) => Err(Some("the lookup was broken off".into())),
+    /// Why there are none by `deadline`.
+    pub async fn addresses(&self, name: &str, interval: Duration, deadline: Instant) -> Result<Found, NameError> {
+        let now = Instant::now();
+        let (mut lookup, is_new, good) = self.current(name, interval, now);
+        let until = match (&good, is_new) {
+            (None, _) => deadline,
+            (Some(_), true) => now + deadline.saturating_duration_since(now) / WAITING_SHARE,
+            (Some(_), false) => now, // whoever asked waited for it
+        };
+        let _ = timeout_at(until, lookup.wait_for(|stage| matches!(stage, Stage::Done(_)))).await; // what there is then will do
+        let stage = lookup.borrow().clone();
+        let trouble = match stage {
+            Stage::Done(Ok(addresses)) => return Ok(Found { addresses, trouble: None }),
+            Stage::Done(Err(error @ NameError::NoSuchName(_))) => return Err(error),
+            Stage::Done(Err(error)) => error,
+            Stage::UnderWay => NameError::Pending,
+            Stage::Waiting => NameError::Queued,
+        };
+        match good {
+            None => Err(trouble),
+            Some(addresses) => Ok(Found { addresses, trouble: self.told_of(name) }),
         }
     }
 
-    /// The lookup under way, or one that is young enough, or a new one.
-    fn current(&self, name: &str, max_age: Duration) -> watch::Receiver<Option<(Instant, Looked)>> {
-        let now = Instant::now();
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = names.get_mut(name) {
+    /// What is worth telling of a name whose newest addresses are not there.
+    fn told_of(&self, name: &str) -> Option<Arc<str>> {
+        let names = self.lock();
+        let known = names.known.get(name)?;
+        let is_late = known.begun.elapsed() >= TROUBLE_MIN;
+        known.trouble.clone().or_else(|| is_late.then(|| format!("no answer within {} s", TROUBLE_MIN.as_secs()).into()))
+    }
+
+    /// The lookup under way, or one that is young enough, or a new one, and if it is; and the addresses to go by meanwhile.
+    fn current(
+        &self,
+        name: &str,
+        interval: Duration,
+        now: Instant,
+    ) -> (watch::Receiver<Stage>, bool, Option<Arc<[IpAddr]>>) {
+        let mut names = self.lock();
+        if !names.known.contains_key(name) {
+            names.known.retain(|_, known| now.duration_since(known.asked) < FORGET_AFTER);
+        }
+        let mut good = None;
+        let mut is_slow = false;
+        if let Some(known) = names.known.get_mut(name) {
             known.asked = now;
+            let kept_for = KEPT_FOR.max(interval * KEPT_INTERVALS);
+            known.good.take_if(|(at, _)| now.duration_since(*at) > kept_for);
+            good = known.good.as_ref().map(|(_, addresses)| addresses.clone());
+            let is_young = now.duration_since(known.begun) < interval - interval / SLACK_SHARE;
             let usable = match &*known.lookup.borrow() {
-                None => known.lookup.has_changed().is_ok(), // under way, unless its task is gone
-                Some((at, Ok(_))) => now.duration_since(*at) < max_age,
-                Some((_, Err(_))) => false,
+                Stage::Waiting | Stage::UnderWay => known.lookup.has_changed().is_ok(), // unless its task is gone
+                Stage::Done(Ok(_)) => is_young,
+                Stage::Done(Err(NameError::NoSuchName(_))) => false,
+                Stage::Done(Err(_)) => is_young && good.is_some(),
             };
             if usable {
-                return known.lookup.clone();
+                return (known.lookup.clone(), false, good);
             }
-        } else {
-            names.retain(|_, known| now.duration_since(known.asked) < FORGET_AFTER);
+            is_slow = known.is_slow;
         }
-        let (done, lookup) = watch::channel(None);
-        names.insert(name.to_owned(), Known { asked: now, lookup: lookup.clone() });
-        let (name, places, look_up) = (name.to_owned(), self.places.clone(), self.look_up.clone());
-        tokio::spawn(async move {
-            let place = places.acquire_owned().await.expect("the semaphore is never closed");
-            let looking = task::spawn_blocking(move || {
-                let found = look_up(&name);
-                drop(place); // not when somebody stops waiting: the thread is taken until now
-                found
-            });
-            if let Ok(found) = looking.await {
-                done.send_replace(Some((Instant::now(), looked(found))));
-            }
+        let (stage, lookup) = watch::channel(Stage::Waiting);
+        let known = names.known.entry(name.to_owned()).or_insert_with(|| Known::new(now, lookup.clone()));
+        (known.begun, known.lookup) = (now, lookup.clone());
+        tokio::spawn(self.clone().look(name.to_owned(), stage, is_slow));
+        (lookup, true, good)
+    }
+
+    /// Looks a name up when there is a place, and notes what comes of it.
+    async fn look(self, name: String, stage: watch::Sender<Stage>, is_slow: bool) {
+        let place_in = |places: &Arc<Semaphore>| {
+            let places = places.clone();
+            async move { places.acquire_owned().await.expect("the semaphore is never closed") }
+        };
+        let slow_place = if is_slow { Some(place_in(&self.places.slow).await) } else { None };
+        let place = place_in(&self.places.all).await;
+        let begun = Instant::now();
+        if let Some(known) = self.lock().known.get_mut(&name) {
+            known.begun = begun;
+        }
+        stage.send_replace(Stage::UnderWay);
+        let (look_up, asked) = (self.look_up.clone(), name.clone());
+        let looking = task::spawn_blocking(move || {
+            let found = look_up(&asked);
+            drop((place, slow_place)); // not when somebody stops waiting: the thread is taken until now
+            found
         });
-        lookup
+        if let Ok(found) = looking.await {
+            let looked = looked(found);
+            self.note(&name, begun, &looked);
+            stage.send_replace(Stage::Done(looked));
+        }
+    }
+
+    /// Takes in what a lookup came to. One line in the log when the first name is not answered, and one when all are again.
+    fn note(&self, name: &str, begun: Instant, looked: &Looked) {
+        let mut names = self.lock();
+        let was_troubled = names.is_troubled();
+        let now = Instant::now();
+        let Some(known) = names.known.get_mut(name) else { return };
+        known.is_slow = now.duration_since(begun) > SLOW_MIN;
+        known.trouble = None;
+        match looked {
+            Ok(addresses) => known.good = Some((now, addresses.clone())),
+            Err(NameError::NoSuchName(_)) => known.good = None,
+            Err(error) => known.trouble = Some(error.to_string().into()),
+        }
+        let error = known.trouble.clone();
+        match (was_troubled, names.is_troubled()) {
+            (false, true) if names.warned.is_none_or(|at| at.elapsed() >= WARNING_EVERY) => {
+                names.warned = Some(now);
+                tracing::warn!(
+                    name, error = error.as_deref(),
+                    "the host's resolver does not answer for a name, perhaps one of many; names are probed at the addresses that they \
+                     had, for an hour. `isochrone status` tells which"
+                );
+            }
+            (true, false) => tracing::info!("the host's resolver answers for all names again"),
+            _ => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Names {
+    fn is_troubled(&self) -> bool {
+        self.known.values().any(|known| known.trouble.is_some())
+    }
+}
+
+impl Known {
+    fn new(now: Instant, lookup: watch::Receiver<Stage>) -> Self {
+        Known { asked: now, begun: now, lookup, good: None, trouble: None, is_slow: false }
     }
 }
 
 fn looked(found: io::Result<Vec<IpAddr>>) -> Looked {
-    let mut addresses = found.map_err(|error| error.to_string())?;
+    let mut addresses = found.map_err(|error| {
+        let words = error.to_string().into();
+        match error.kind() {
+            io::ErrorKind::NotFound => NameError::NoSuchName(words),
+            _ => NameError::Unanswered(words),
+        }
+    })?;
     addresses.sort_unstable();
     addresses.dedup();
     addresses.truncate(ADDRESSES_MAX);
-    if addresses.is_empty() { Err("the name has no address".into()) } else { Ok(addresses.into()) }
+    if addresses.is_empty() { Err(NameError::NoSuchName("the name has no address".into())) } else { Ok(addresses.into()) }
 }
 
 #[cfg(test)]
 impl Resolver {
     /// Lets `name` resolve to `addresses`.
     pub(super) fn preset(&self, name: &str, addresses: &[IpAddr]) {
-        let looked: Looked = Ok(addresses.into());
-        let (_, lookup) = watch::channel(Some((Instant::now(), looked)));
-        self.names.lock().unwrap().insert(name.into(), Known { asked: Instant::now(), lookup });
+        let now = Instant::now();
+        let (_, lookup) = watch::channel(Stage::Done(Ok(addresses.into())));
+        let known = Known { good: Some((now, addresses.into())), ..Known::new(now, lookup) };
+        self.lock().known.insert(name.into(), known);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(30)
-    }
-
-    #[tokio::test]
-    async fn a_name_is_looked_up_once_an_interval() {
-        let resolver = Resolver::default();
-        let hour = Duration::from_secs(3600);
-        let first = resolver.addresses("localhost", hour, soon()).await.unwrap();
-        assert!(first.iter().all(|address| address.is_loopback()), "{first:?}");
-        let again = resolver.addresses("localhost", hour, soon()).await.unwrap();
-        assert!(Arc::ptr_eq(&first, &again), "still young");
-        let anew = resolver.addresses("localhost", Duration::ZERO, soon()).await.unwrap();
-        assert!(!Arc::ptr_eq(&first, &anew), "too old");
-    }
-
-    #[tokio::test]
-    async fn changed_addresses_are_followed() {
-        let resolver = Resolver::default();
-        let (done, lookup) = watch::channel(None);
-        let stale: Arc<[IpAddr]> = Arc::new(["192.0.2.1".parse().unwrap()]);
-        done.send_replace(Some((Instant::now(), Ok(stale.clone()))));
-        let known = Known { asked: Instant::now(), lookup };
-        resolver.names.lock().unwrap().insert("localhost".into(), known);
-        assert_eq!(resolver.addresses("localhost", Duration::from_secs(3600), soon()).await.unwrap(), stale);
-        assert_ne!(resolver.addresses("localhost", Duration::ZERO, soon()).await.unwrap(), stale);
-    }
-
-    #[tokio::test]
-    async fn a_hanging_lookup_ends_at_the_deadline_and_is_not_started_twice() {
-        let resolver = Resolver::default();
-        let (done, lookup) = watch::channel(None);
-        let known = Known { asked: Instant::now(), lookup };
-        resolver.names.lock().unwrap().insert("localhost".into(), known);
-        let deadline = Instant::now() + Duration::from_millis(20);
-        assert_eq!(resolver.addresses("localhost", Duration::ZERO, deadline).await, Err(None));
-        let late: Arc<[IpAddr]> = Arc::new(["192.0.2.9".parse().unwrap()]);
-        done.send_replace(Some((Instant::now() + Duration::from_secs(60), Ok(late.clone()))));
-        let found = resolver.addresses("localhost", Duration::from_secs(60), soon()).await;
-        assert_eq!(found, Ok(late), "the late result serves the next probe");
-    }
-
-    #[tokio::test]
-    async fn a_failed_lookup_is_tried_again() {
-        let resolver = Resolver::default();
-        let (done, lookup) = watch::channel(None);
-        done.send_replace(Some((Instant::now(), Err("hiccup".into()))));
-        let known = Known { asked: Instant::now(), lookup };
-        resolver.names.lock().unwrap().insert("localhost".into(), known);
-        assert!(resolver.addresses("localhost", Duration::from_secs(3600), soon()).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn few_lookups_are_under_way_at_a_time_and_those_that_wait_end_at_their_deadline() {
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
-        let held = Mutex::new(held);
-        let hangs = move |_: &str| {
-            let _ = begun.send(());
-            let _ = held.lock().unwrap().recv();
-            Ok(vec![IpAddr::from([192, 0, 2, 1])])
-        };
-        let resolver =
-            Resolver { places: Arc::new(Semaphore::new(3)), look_up: Arc::new(hangs), ..Resolver::default() };
-        let mut asking = task::JoinSet::new();
-        let deadline = Instant::now() + Duration::from_millis(300);
-        for n in 0..20 {
-            let resolver = resolver.clone();
-            asking.spawn(async move { resolver.addresses(&format!("n{n}.example"), Duration::ZERO, deadline).await });
-        }
-        assert!(asking.join_all().await.iter().all(|answer| *answer == Err(None)));
-        for _ in 0..3 {
-            begins.recv().await.unwrap();
-        }
-        assert!(begins.try_recv().is_err(), "no more than there are places for");
-        drop(release); // from now on the resolver answers
-        for n in 0..20 {
-            let hour = Duration::from_secs(3600);
-            assert!(resolver.addresses(&format!("n{n}.example"), hour, soon()).await.is_ok(), "{n}");
-        }
-        let mut further = 0;
-        while begins.try_recv().is_ok() {
-            further += 1;
-        }
-        assert_eq!(further, 17, "each name was looked up once");
-    }
-}
+mod tests;

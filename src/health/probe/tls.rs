@@ -2,17 +2,24 @@
 //!
 //! A configuration with its own roots costs 100 kB and milliseconds; a shared one costs a probe nothing.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, BuildHasherDefault},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
-        Resumption,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use siphasher::sip::SipHasher13;
+use tokio::{task_local, time::Instant};
 
 use super::ProbeError;
 use crate::health::check::HttpVersion;
@@ -31,6 +38,11 @@ pub enum TrustedRoots {
     Only(Vec<CertificateDer<'static>>),
 }
 
+/// How long what was read of the host's CA bundle is gone by: who adds an authority to it need not restart the server.
+const ROOTS_LAST: Duration = Duration::from_secs(600);
+/// The same where nothing was found in it.
+const NO_ROOTS_LAST: Duration = Duration::from_secs(10);
+
 /// HTTP/2 in ALPN.
 pub const ALPN_HTTP2: &[u8] = b"h2";
 /// HTTP/1.1 in ALPN.
@@ -46,12 +58,22 @@ pub struct TlsModes {
 struct Modes {
     roots: TrustedRoots,
     unverified: ByVersion,
-    /// Made when the first verified probe asks: most configurations have none, and a host need not have a CA bundle.
-    verified: OnceLock<Option<ByVersion>>,
+    /// Made when the first verified probe asks: many configurations have none, and a host need not have a CA bundle.
+    verified: Mutex<Verified>,
+}
+
+/// What verifies, of the roots that were there when they were last looked at.
+#[derive(Debug, Default)]
+struct Verified {
+    looked: Option<Instant>,
+    /// A hash of the certificates.
+    of: u64,
+    /// `None`: there were none.
+    made: Option<ByVersion>,
 }
 
 /// A configuration for each choice of protocols.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ByVersion {
     auto: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
@@ -67,7 +89,7 @@ impl TlsModes {
             .with_custom_certificate_verifier(Arc::new(AcceptAny(ring::default_provider())))
             .with_no_client_auth();
         let unverified = ByVersion::new(unverified);
-        TlsModes { modes: Arc::new(Modes { roots, unverified, verified: OnceLock::new() }) }
+        TlsModes { modes: Arc::new(Modes { roots, unverified, verified: Mutex::default() }) }
     }
 
     /// The configuration for a probe: whether it verifies the certificate, and what it offers by ALPN.
@@ -75,8 +97,13 @@ impl TlsModes {
     /// # Errors
     /// [`ProbeError::NoTrustedRoots`] when there is nothing to verify with.
     pub fn config(&self, verify: bool, version: HttpVersion) -> Result<Arc<ClientConfig>, ProbeError> {
-        let by_version = if verify { self.verified_by_version()? } else { &self.modes.unverified };
-        Ok(by_version.of(version).clone())
+        if !verify {
+            return Ok(self.modes.unverified.of(version).clone());
+        }
+        let mut verified = self.modes.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.look(&self.modes.roots);
+        let made = verified.made.as_ref().ok_or(ProbeError::NoTrustedRoots)?;
+        Ok(made.of(version).clone())
     }
 
     /// A configuration that accepts any certificate and speaks HTTP/1.1.
@@ -91,22 +118,45 @@ impl TlsModes {
     pub fn verified(&self) -> Result<Arc<ClientConfig>, ProbeError> {
         self.config(true, HttpVersion::Http1)
     }
+}
 
-    fn verified_by_version(&self) -> Result<&ByVersion, ProbeError> {
-        let made = self.modes.verified.get_or_init(|| {
-            let mut store = RootCertStore::empty();
-            let certificates = match &self.modes.roots {
-                TrustedRoots::Host => host_roots(),
-                TrustedRoots::Only(list) => list.clone(),
-            };
-            let (_, unusable) = store.add_parsable_certificates(certificates);
-            if unusable > 0 {
-                tracing::debug!(unusable, "CA certificates skipped: not in a form that can be used");
+impl Verified {
+    /// Looks at the roots if it is time, and makes what verifies by them where they are others than before. A bundle that is gone, or
+    /// cannot be read, changes nothing for who had one: it may be about to be replaced.
+    fn look(&mut self, roots: &TrustedRoots) {
+        let lasts = if self.made.is_some() { ROOTS_LAST } else { NO_ROOTS_LAST };
+        if self.looked.is_some_and(|at| at.elapsed() < lasts) {
+            return;
+        }
+        let is_first = self.looked.replace(Instant::now()).is_none();
+        let certificates = match roots {
+            TrustedRoots::Host => host_roots(is_first),
+            TrustedRoots::Only(list) => list.clone(),
+        };
+        let of = BuildHasherDefault::<SipHasher13>::default().hash_one(&certificates);
+        if of == self.of && !is_first {
+            return;
+        }
+        let mut store = RootCertStore::empty();
+        let (_, unusable) = store.add_parsable_certificates(certificates);
+        if unusable > 0 {
+            tracing::debug!(unusable, "CA certificates skipped: not in a form that can be used");
+        }
+        let provider = Arc::new(ring::default_provider());
+        match WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build() {
+            Ok(verifier) => {
+                if !is_first {
+                    tracing::info!("the host's CA certificates have changed and are taken up");
+                }
+                let verifier = Arc::new(Noting(verifier));
+                let config = builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+                (self.of, self.made) = (of, Some(ByVersion::new(config)));
             }
-            let some = !store.is_empty();
-            some.then(|| ByVersion::new(builder().with_root_certificates(store).with_no_client_auth()))
-        });
-        made.as_ref().ok_or(ProbeError::NoTrustedRoots)
+            Err(_none) if is_first => {
+                tracing::warn!("checks with `verify-tls` tell nothing: {}", ProbeError::NoTrustedRoots);
+            }
+            Err(_none) => {}
+        }
     }
 }
 
@@ -135,14 +185,14 @@ impl ByVersion {
 }
 
 /// When a certificate runs out, Unix time in seconds; `None` when it cannot be read.
-pub fn expiry_s(certificate: &CertificateDer<'_>) -> Option<i64> {
+fn expiry_s(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, read) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(read.validity().not_after.timestamp())
 }
 
-fn host_roots() -> Vec<CertificateDer<'static>> {
+fn host_roots(is_first: bool) -> Vec<CertificateDer<'static>> {
     let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
+    for error in found.errors.iter().filter(|_| is_first) {
         tracing::warn!(%error, "part of the CA bundle cannot be read");
     }
     found.certs
@@ -154,6 +204,61 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
         .expect("ring supports TLS 1.2 and 1.3")
 }
 
+task_local! {
+    /// When the certificate runs out that this handshake was shown.
+    static SHOWN: Cell<Option<i64>>;
+}
+
+/// A handshake, and when the certificate runs out that it was shown, whether it will do or not.
+pub async fn noting<H: Future>(handshake: H) -> (H::Output, Option<i64>) {
+    let noted = async { (handshake.await, SHOWN.with(Cell::get)) };
+    SHOWN.scope(Cell::new(None), noted).await
+}
+
+fn note(certificate: &CertificateDer<'_>) {
+    let _nobody_asks = SHOWN.try_with(|shown| shown.set(expiry_s(certificate)));
+}
+
+/// Verifies as rustls does.
+#[derive(Debug)]
+struct Noting(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for Noting {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        note(certificate);
+        self.0.verify_server_cert(certificate, others, name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// `verify-tls = false`: neither the certificate nor the signature made with it is looked at.
 #[derive(Debug)]
 struct AcceptAny(CryptoProvider);
@@ -161,12 +266,13 @@ struct AcceptAny(CryptoProvider);
 impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        note(certificate);
         Ok(ServerCertVerified::assertion())
     }
 

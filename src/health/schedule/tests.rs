@@ -7,7 +7,7 @@ use crate::health::{
     Calculation, Check, CheckKind, Endpoint, State, TargetId,
     calculated::result_of,
     probe::{Phase, Probing},
-    testing::{address, failure, success, tcp_check},
+    testing::{address, failure, http_check, http_part, success, tcp_check},
 };
 
 /// A probe made of a function; notes who was probed when, and how many were under way at most.
@@ -38,7 +38,7 @@ impl Drop for UnderWay {
 }
 
 impl<F: Fn(&Target) -> Probing + Send + Sync + 'static> Probe for Fake<F> {
-    fn probe(&self, target: &Target) -> Probing {
+    fn probe(&self, target: &Target, _: &Arc<Semaphore>) -> Probing {
         self.starts.lock().unwrap().push((target.endpoint().clone(), Instant::now()));
         let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
@@ -79,11 +79,11 @@ fn start(targets: &Targets, probe: &Arc<impl Probe>) -> (Prober, Arc<Board>) {
 
 #[tokio::test(start_paused = true)]
 async fn the_first_round_begins_at_once_and_never_more_than_the_bound_start_together() {
-    let probe = Fake::new(|_| after(ms(100), success(1)));
+    let probe = Fake::new(|_| after(ms(40), success(1)));
     let begun = Instant::now();
     let (prober, board) = start(&Targets::new(many(2_000, &Arc::new(tcp_check(80)))), &probe);
     board.first_round().await;
-    assert_eq!(begun.elapsed().as_millis() / 100, 4, "2,000 in rounds of 512");
+    assert_eq!(begun.elapsed().as_millis() / 40, 4, "2,000 in rounds of 512");
     assert_eq!(probe.most.load(Ordering::SeqCst), STARTING_MAX);
     prober.stop().await;
 }
@@ -184,6 +184,77 @@ async fn stuck_probes_delay_nobody_else() {
     prober.stop().await;
 }
 
+/// When 9,000 of 10,000 fall silent: how late the worst turn of a live one is after that.
+async fn latest_turn_beside_black_holes(check: Check) -> Duration {
+    let silent_at = Instant::now() + ms(30_000);
+    let is_live = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Address(at) if at.to_string().ends_with('7'));
+    let probe = Fake::new(move |target| match is_live(target.endpoint()) || Instant::now() < silent_at {
+        true => after(ms(30), success(30)),
+        false => timed_out(target.check()),
+    });
+    let targets = Targets::new(many(10_000, &Arc::new(check)));
+    let (prober, _board) = start(&targets, &probe);
+    sleep(ms(90_000)).await;
+    prober.stop().await;
+    let mut turns: HashMap<Endpoint, Vec<Instant>> = HashMap::new();
+    for (endpoint, at) in probe.starts.lock().unwrap().iter().filter(|(endpoint, _)| is_live(endpoint)) {
+        turns.entry(endpoint.clone()).or_default().push(*at);
+    }
+    assert!((900..1_200).contains(&turns.len()), "{}", turns.len());
+    let gaps = turns.values().flat_map(|at| at[1..].windows(2).map(|pair| pair[1] - pair[0]));
+    gaps.max().unwrap().saturating_sub(ms(10_000))
+}
+
+#[tokio::test(start_paused = true)]
+async fn nine_thousand_black_holes_in_doubt_leave_the_live_ones_their_turns() {
+    let over_tls = |check: &mut Check| http_part(check).tls = true;
+    let mut https = Check { interval: ms(10_000), ..http_check(([192, 0, 2, 1], 443).into()) };
+    over_tls(&mut https);
+    for check in [tcp_check(80), https] {
+        let late = latest_turn_beside_black_holes(check).await;
+        assert!(late <= ms(100), "{late:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_starts_the_probes_is_started_again_when_it_panics_and_ends_with_the_lists() {
+    let board = Arc::new(Board::default());
+    let (lists, incoming) = watch::channel(Targets::default());
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let body = {
+        let (begun, incoming) = (begun.clone(), incoming.clone());
+        move || {
+            let (begun, mut lists) = (begun.clone(), incoming.clone());
+            async move {
+                begun.lock().unwrap().push(Instant::now());
+                let count = begun.lock().unwrap().len();
+                assert!(count > 3, "made to panic by the test");
+                while lists.changed().await.is_ok() {}
+            }
+        }
+    };
+    let running = tokio::spawn(start_again(board.clone(), incoming, body));
+    sleep(ms(60_000)).await;
+    let pauses: Vec<u64> = begun.lock().unwrap().windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!((pauses, board.panics()), (vec![1, 2, 4], 3));
+    assert!(!running.is_finished());
+    drop(lists);
+    running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_probes_tell_nothing_the_first_round_is_over_after_a_few() {
+    let probe = Fake::new(|_| after(ms(10), ProbeResult::failed(ProbeError::NoTrustedRoots, ms(10))));
+    let (prober, board) = start(&Targets::new(many(3, &Arc::new(tcp_check(80)))), &probe);
+    sleep(ms(1_500)).await;
+    assert!(!board.is_first_round_done(), "it may be over soon");
+    sleep(ms(1_000)).await;
+    assert!(board.is_first_round_done(), "`fall` of them");
+    let status = &board.snapshot()[TargetId(0)];
+    assert_eq!((status.state, status.decided, status.probes_failed), (State::Up, false, 0));
+    prober.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_more_probes_are_under_way_than_there_are_files_for_and_all_have_their_turn() {
     let check = Arc::new(tcp_check(80));
@@ -280,16 +351,15 @@ async fn no_storm_follows_when_the_process_stood_still() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeouts_seen_late_and_lacks_of_this_host_move_no_verdict() {
+async fn failures_seen_late_and_lacks_of_this_host_move_no_verdict() {
     let begun = Instant::now();
-    let late = address("10.0.0.0");
     let probe = Fake::new({
-        let late = late.clone();
         move |target| {
             let timeout = target.check().timeout;
-            let error = match target.endpoint() == &late {
-                true => ProbeError::Timeout { phase: Phase::Connect, after: timeout },
-                false => ProbeError::Local("out of files".into()),
+            let error = match target.endpoint().to_string().as_str() {
+                "10.0.0.0" => ProbeError::Timeout { phase: Phase::Connect, after: timeout },
+                "10.0.0.1" => ProbeError::Reset(Phase::Answer),
+                _ => ProbeError::Local("out of files".into()),
             };
             match begun.elapsed() < ms(30_000) {
                 true => after(ms(10), success(10)),
@@ -297,7 +367,7 @@ async fn timeouts_seen_late_and_lacks_of_this_host_move_no_verdict() {
             }
         }
     });
-    let (prober, board) = start(&Targets::new(many(2, &Arc::new(tcp_check(80)))), &probe);
+    let (prober, board) = start(&Targets::new(many(3, &Arc::new(tcp_check(80)))), &probe);
     sleep(ms(200_000)).await;
     for status in board.snapshot().statuses.iter() {
         assert_eq!((status.state, status.in_doubt, status.probes_failed), (State::Up, false, 0));
@@ -322,8 +392,8 @@ async fn stopping_ends_the_probes_under_way_and_starts_no_more() {
 async fn one_round_gives_every_target_its_result_in_order() {
     let probe = Fake::new(|target| match target.endpoint().to_string().as_str() {
         "10.0.0.1" => Box::pin(async { panic!("made to panic by the test") }),
-        "10.0.0.2" => after(ms(200), failure()),
-        _ => after(ms(100), success(1)),
+        "10.0.0.2" => after(ms(45), failure()),
+        _ => after(ms(30), success(1)),
     });
     let results = probe_once(&Targets::new(many(1_500, &Arc::new(tcp_check(80)))), probe.clone(), usize::MAX).await;
     assert_eq!(results.len(), 1_500);
@@ -436,7 +506,7 @@ async fn once_through_a_calculated_check_follows_from_its_parts_and_a_push_check
             "ok",
             "1 of 2 checks is up, 2 must be; down: ba",
             "nothing to probe: a running server waits",
-            "this host could not probe: files; raise ",
+            "this host could not probe: files",
             "0 of 2 checks are up, 2 must be; down: b",
             "ok",
         ]

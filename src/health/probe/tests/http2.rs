@@ -132,3 +132,63 @@ async fn a_server_that_takes_the_connection_and_never_answers_times_out_over_htt
     let result = probe(at, http_within(at, SHORT, |http| http.version = HttpVersion::Http2)).await;
     assert_eq!(timed_out_in(&result), Some(Phase::Answer), "{result}");
 }
+
+/// A frame (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+/// A server that greets, sends `first` once a request has come, and then `again` for ever.
+async fn sending_frames(first: Vec<u8>, again: Vec<u8>) -> SocketAddr {
+    server(move |stream| {
+        let (first, again) = (first.clone(), again.repeat(200));
+        async move {
+            let (mut reading, mut writing) = stream.into_split();
+            let _ = writing.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+            let mut len = 0;
+            while len < 100 {
+                // preface, settings and headers
+                match reading.read(&mut [0; 4096]).await {
+                    Ok(n) if n > 0 => len += n,
+                    _ => return,
+                }
+            }
+            let answered = tokio::spawn(async move { while reading.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {} });
+            let _ = writing.write_all(&first).await;
+            while !again.is_empty() && writing.write_all(&again).await.is_ok() {}
+            let _ended = answered.await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn floods_and_refusals_over_http2_end_the_probe_soon_and_count_as_answers() {
+    let nothing = Vec::new;
+    for (what, first, again) in [
+        ("pings", nothing(), frame(PING, 0, 0, &[0; 8])),
+        ("settings", nothing(), frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255])),
+        ("continuations", frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 1, b"\x00\x01x\x01y")),
+        ("empty continuations", frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 1, &[])),
+        ("unknown frames", nothing(), frame(0xbb, 0, 0, &[0; 64])),
+        ("a reset", frame(RST_STREAM, 0, 1, &[0, 0, 0, 7]), nothing()),
+        ("going away", frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11]), nothing()),
+        ("a frame too long", [0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1].to_vec(), vec![0; 1_000]),
+    ] {
+        let at = sending_frames(first, again).await;
+        let result = probe(at, http_within(at, AMPLE, |http| http.version = HttpVersion::Http2)).await;
+        assert!(matches!(result.outcome, Err(ProbeError::Protocol(_))), "{what}: {result}");
+        assert!(result.total < AMPLE, "{what}: {result}");
+    }
+}

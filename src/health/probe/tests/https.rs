@@ -8,8 +8,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
+use tokio_rustls::TlsAcceptor;
+
 use super::*;
-use crate::health::install_crypto_provider;
+use crate::{health::install_crypto_provider, sys::names::addresses_of};
 
 pub(super) type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -77,7 +79,7 @@ async fn tls_server(
 }
 
 pub(super) fn trusting(ca: &Ca) -> NetProbe {
-    NetProbe::new(TrustedRoots::Only(vec![ca.der().clone()]))
+    NetProbe::new(TrustedRoots::Only(vec![ca.der().clone()]), Arc::new(addresses_of))
 }
 
 pub(super) fn https(at: SocketAddr, host: Option<&str>, verify_tls: bool) -> Check {
@@ -131,7 +133,8 @@ async fn the_certificate_that_was_shown_tells_when_it_runs_out() {
     for (config, verify, expected) in [
         (certificate_with("web.example", Some(&trusted), until_soon), true, Some(soon.unix_timestamp())),
         (certificate("web.example", None, 2021), false, Some(date_time_ymd(2021, 1, 1).unix_timestamp())),
-        (certificate("web.example", None, 2021), true, None), // the handshake never ended
+        (certificate("web.example", None, 2021), true, Some(date_time_ymd(2021, 1, 1).unix_timestamp())),
+        (certificate("web.example", Some(&trusted), 2021), true, Some(date_time_ymd(2021, 1, 1).unix_timestamp())),
     ] {
         let (at, _) = tls_server(config, Duration::ZERO).await;
         let result = probe_with(&net, Endpoint::Address(at.ip()), https(at, Some("web.example"), verify)).await;
@@ -198,7 +201,7 @@ async fn plain_http_on_an_https_port_is_a_tls_failure() {
 
 #[tokio::test]
 async fn a_host_without_ca_bundle_still_probes_what_needs_none() {
-    let nobody = NetProbe::new(TrustedRoots::Only(Vec::<CertificateDer<'static>>::new()));
+    let nobody = NetProbe::new(TrustedRoots::Only(Vec::<CertificateDer<'static>>::new()), Arc::new(addresses_of));
     let plain = answering(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]).await;
     let loopback = || Endpoint::Address(IpAddr::from([127, 0, 0, 1]));
     assert!(probe_with(&nobody, loopback(), http_within(plain, AMPLE, |_| {})).await.is_success());
@@ -206,4 +209,53 @@ async fn a_host_without_ca_bundle_still_probes_what_needs_none() {
     assert!(probe_with(&nobody, loopback(), https(at, None, false)).await.is_success());
     let result = probe_with(&nobody, loopback(), https(at, None, true)).await;
     assert_eq!(result.outcome, Err(ProbeError::NoTrustedRoots));
+    assert!(ProbeError::NoTrustedRoots.is_inconclusive(), "it says nothing of the endpoint");
+}
+
+#[tokio::test]
+async fn the_certificates_of_all_addresses_of_a_name_are_seen_whichever_answers_first() {
+    let until = |year| date_time_ymd(year, 1, 1).unix_timestamp();
+    let acceptor = |year| TlsAcceptor::from(Arc::new(certificate("many.example", None, year)));
+    let quick = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = quick.local_addr().unwrap();
+    let slow = TcpListener::bind(SocketAddr::from(([127, 0, 0, 2], at.port()))).await.unwrap();
+    let (go, gone) = tokio::sync::watch::channel(false);
+    for (listener, acceptor, mut held) in
+        [(quick, acceptor(2100), None), (slow, acceptor(2040), Some(gone))]
+    {
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Some(held) = &mut held {
+                    let _ = held.wait_for(|go| *go).await; // until the other has answered
+                }
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                let _ = stream.shutdown().await;
+            }
+        });
+    }
+    let (net, endpoint) = named(&[at.ip(), IpAddr::from([127, 0, 0, 2])]);
+    let check = https(at, None, false);
+    let first = probe_with(&net, endpoint.clone(), check.clone()).await;
+    assert_eq!((&first.outcome, first.certificate_expires_s), (&Ok(()), Some(until(2100))), "{first}");
+    go.send_replace(true);
+    let begun = std::time::Instant::now();
+    while probe_with(&net, endpoint.clone(), check.clone()).await.certificate_expires_s != Some(until(2040)) {
+        assert!(begun.elapsed() < AMPLE, "what ended in the background is told with the next result");
+    }
+}
+
+#[tokio::test]
+async fn a_chain_of_certificates_that_is_too_long_is_an_answer_and_no_success() {
+    for (kb, passes) in [(60, true), (200, false)] {
+        let long = |params: &mut CertificateParams| {
+            params.not_after = date_time_ymd(2100, 1, 1);
+            params.distinguished_name.push(DnType::OrganizationName, "x".repeat(kb * 1_000));
+        };
+        let (at, _) = tls_server(certificate_with("web.example", None, long), Duration::ZERO).await;
+        let result = probe(at, https(at, Some("web.example"), false)).await;
+        assert_eq!(result.is_success(), passes, "{kb} kB: {result}");
+        assert!(passes || matches!(result.outcome, Err(ProbeError::Tls(_))), "{kb} kB: {result}");
+    }
 }

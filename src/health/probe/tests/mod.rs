@@ -19,7 +19,7 @@ use tokio::{
 use super::*;
 use crate::health::{
     Check, Endpoint, HttpCheck, Method, StatusSet, Targets, probe_once,
-    testing::{http_check, http_part, tcp_check},
+    testing::{http_check, http_part, net_probe, tcp_check},
 };
 
 /// Long enough that only a hang reaches it.
@@ -83,7 +83,7 @@ async fn probe_with(net: &NetProbe, endpoint: Endpoint, check: Check) -> ProbeRe
 }
 
 async fn probe(at: SocketAddr, check: Check) -> ProbeResult {
-    probe_with(&NetProbe::default(), Endpoint::Address(at.ip()), check).await
+    probe_with(&net_probe(), Endpoint::Address(at.ip()), check).await
 }
 
 fn http_within(at: SocketAddr, timeout: Duration, change: impl FnOnce(&mut HttpCheck)) -> Check {
@@ -125,7 +125,7 @@ async fn black_hole() -> (SocketAddr, Vec<socket2::Socket>) {
 /// Thousands of them may hang at a time.
 #[tokio::test]
 async fn a_probe_that_is_connecting_is_small() {
-    let net = NetProbe::default();
+    let net = net_probe();
     for check in [tcp_check(80), http_check(([127, 0, 0, 1], 80).into())] {
         let probing = probe_address(&check, IpAddr::from([127, 0, 0, 1]), None, &net.tls, Instant::now());
         assert!(size_of_val(&probing) <= 2_560, "{} bytes", size_of_val(&probing));
@@ -219,7 +219,7 @@ async fn a_connection_that_ends_without_an_answer_fails() {
     })
     .await;
     let result = probe(at, http_within(at, AMPLE, |_| {})).await;
-    assert!(matches!(result.outcome, Err(ProbeError::Protocol(_))), "{result}");
+    assert_eq!(result.outcome, Err(ProbeError::Closed(Phase::Answer)));
 
     let at = server(|mut stream| async move {
         request(&mut stream).await;
@@ -399,6 +399,15 @@ async fn the_wait_for_the_first_byte_is_told_apart() {
     .await;
     let result = probe(at, http_within(at, AMPLE, |_| {})).await;
     assert!(result.first_byte.unwrap() >= SHORT && result.first_byte.unwrap() <= result.total, "{result:?}");
+    let at = server(|mut stream| async move {
+        request(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+        sleep(2 * SHORT).await;
+        let _ = stream.write_all(b"content-length: 2\r\n\r\nok").await;
+    })
+    .await;
+    let result = probe(at, http_within(at, AMPLE, |_| {})).await;
+    assert!(result.total - result.first_byte.unwrap() >= SHORT, "the first, and not the last of the headers: {result:?}");
     assert!(probe(at, Check { timeout: AMPLE, ..tcp_check(at.port()) }).await.first_byte.is_none());
 }
 
@@ -406,7 +415,7 @@ async fn the_wait_for_the_first_byte_is_told_apart() {
 async fn a_host_name_is_healthy_if_one_of_its_addresses_is() {
     let at = server(|_| async {}).await; // on 127.0.0.1 alone, whatever else `localhost` means here
     let localhost = || Endpoint::Name("localhost".into());
-    let net = NetProbe::default();
+    let net = net_probe();
     let result = probe_with(&net, localhost(), Check { timeout: AMPLE, ..tcp_check(at.port()) }).await;
     assert_eq!(result.outcome, Ok(()));
     assert!(result.connect.is_some());
@@ -420,7 +429,7 @@ async fn all_addresses_of_a_name_are_probed_and_a_black_hole_among_them_delays_n
     let (hole, _held) = black_hole().await;
     let elsewhere = SocketAddr::from(([127, 0, 0, 2], hole.port()));
     let listener = TcpListener::bind(elsewhere).await.unwrap(); // all of 127/8 is loopback
-    let net = NetProbe::default();
+    let net = net_probe();
     net.resolver.preset("two.example", &[hole.ip(), elsewhere.ip()]);
     let check = Check { timeout: AMPLE, ..tcp_check(hole.port()) };
     let result = probe_with(&net, Endpoint::Name("two.example".into()), check.clone()).await;
@@ -432,10 +441,101 @@ async fn all_addresses_of_a_name_are_probed_and_a_black_hole_among_them_delays_n
     assert_eq!(result.outcome, Err(ProbeError::Refused), "the first to fail is told");
 }
 
+/// A name that resolves to `addresses`.
+fn named(addresses: &[IpAddr]) -> (NetProbe, Endpoint) {
+    let net = net_probe();
+    net.resolver.preset("many.example", addresses);
+    (net, Endpoint::Name("many.example".into()))
+}
+
+#[tokio::test]
+async fn addresses_for_which_there_are_no_files_have_their_turn_one_after_the_other() {
+    let closed = closed_port().await;
+    let live = TcpListener::bind(SocketAddr::from(([127, 0, 0, 40], closed.port()))).await.unwrap();
+    let addresses: Vec<IpAddr> = (1..=40).map(|last| IpAddr::from([127, 0, 0, last])).collect();
+    let check = Check { timeout: AMPLE, ..tcp_check(closed.port()) };
+    for open_max in [1, 3, 1_000] {
+        let (net, endpoint) = named(&addresses);
+        let targets = Targets::new(vec![(endpoint.clone(), Arc::new(Check { interval: AMPLE, ..check.clone() }))]);
+        let result = probe_once(&targets, Arc::new(net), open_max).await.remove(0);
+        assert_eq!(result.outcome, Ok(()), "the last of them is alive, with {open_max} places");
+    }
+    drop(live);
+    let (net, endpoint) = named(&addresses);
+    assert_eq!(probe_with(&net, endpoint, check).await.outcome, Err(ProbeError::Refused), "all of them failed");
+
+    let (hole, _held) = black_hole().await;
+    let (net, endpoint) = named(&[hole.ip(), IpAddr::from([127, 0, 0, 2])]);
+    let check = Arc::new(Check { interval: AMPLE, timeout: SHORT, ..tcp_check(hole.port()) });
+    let result = probe_once(&Targets::new(vec![(endpoint, check)]), Arc::new(net), 1).await.remove(0);
+    assert!(matches!(result.outcome, Err(ProbeError::Local(_))), "one had no turn, and may be alive: {result}");
+}
+
+#[tokio::test]
+async fn what_answers_is_told_from_what_only_breaks_off() {
+    let closing = server(|mut stream| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+    })
+    .await;
+    let no_http = answering(&["SSH-2.0-OpenSSH_9.2\r\n"]).await;
+    let no_tls = answering_anything("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    for (at, is_tls, answered) in
+        [(closing, false, false), (closing, true, false), (no_http, false, true), (no_tls, true, true)]
+    {
+        let result = probe(at, http_within(at, AMPLE, |http| (http.tls, http.verify_tls) = (is_tls, false))).await;
+        let error = result.outcome.clone().unwrap_err();
+        assert_eq!(error.is_answer(), answered, "{result}");
+        assert_eq!(matches!(error, ProbeError::Closed(_)), !answered, "{result}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_sends_without_end_is_left_after_a_quarter_of_a_megabyte() {
+    for (piece, complaint) in [
+        ("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n", "more than 256 kB came, and no complete answer"),
+        ("x: y\r\n", "headers"),
+        ("x", "head"),
+    ] {
+        let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = sent.clone();
+        let at = server(move |mut stream| {
+            let counted = counted.clone();
+            async move {
+                request(&mut stream).await;
+                let status = if piece.starts_with("HTTP") { "" } else { "HTTP/1.1 200 OK\r\n" };
+                let _ = stream.write_all(status.as_bytes()).await;
+                let pieces = piece.repeat(1_000);
+                while let Ok(len) = stream.write(pieces.as_bytes()).await {
+                    counted.fetch_add(len, std::sync::atomic::Ordering::SeqCst);
+                }
+            }
+        })
+        .await;
+        let result = probe(at, http_within(at, AMPLE, |_| {})).await;
+        let told = result.to_string();
+        assert!(matches!(result.outcome, Err(ProbeError::Protocol(_))) && told.contains(complaint), "{piece:?}: {told}");
+        assert!(result.total < AMPLE);
+        let sent = sent.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(sent < 16_000_000, "what the kernel's buffers take, and no more: {sent}");
+    }
+}
+
+#[tokio::test]
+async fn early_hints_before_an_answer_are_passed_over() {
+    let at = answering(&[
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+    ])
+    .await;
+    let result = probe(at, http_within(at, AMPLE, |_| {})).await;
+    assert_eq!((&result.outcome, result.status), (&Ok(()), Some(204)), "{result}");
+}
+
 #[tokio::test]
 async fn a_name_without_address_fails_within_the_timeout() {
     let check = Check { timeout: SHORT, ..tcp_check(80) };
-    let result = probe_with(&NetProbe::default(), Endpoint::Name("nowhere.invalid".into()), check).await;
+    let result = probe_with(&net_probe(), Endpoint::Name("nowhere.invalid".into()), check).await;
     let unresolved = matches!(result.outcome, Err(ProbeError::Resolve(_)));
     assert!(unresolved || timed_out_in(&result) == Some(Phase::Resolve), "{result}");
 }
@@ -450,7 +550,9 @@ fn lacks_of_this_host_are_not_held_against_the_target() {
         (libc::ECONNREFUSED, false),
         (libc::ENETUNREACH, false),
         (libc::EHOSTUNREACH, false),
-        (libc::EADDRNOTAVAIL, false),
+        (libc::EADDRNOTAVAIL, true),
+        (libc::EPERM, true),
+        (libc::EACCES, false),
         (libc::ETIMEDOUT, false),
     ] {
         let error = ProbeError::from_io(&io::Error::from_raw_os_error(errno), Phase::Connect);
