@@ -65,6 +65,23 @@ fn check_says_what_a_sound_file_holds() {
 }
 
 #[test]
+fn check_warns_where_this_host_cannot_verify_certificates() {
+    let tcp = config(443);
+    let https = tcp.replace("type = \"tcp\"", "type = \"https\"");
+    let unverified = https.replace("port = 443", "verify-tls = false");
+    for (toml, warned) in [(&https, true), (&tcp, false), (&unverified, false)] {
+        let folder = Folder::with_config(toml);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isochrone"));
+        command.args(["check", "--config", "isochrone.toml"]).current_dir(folder.path());
+        let nowhere = folder.path().join("nowhere");
+        let output = command.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        assert_eq!(told.contains("this host has no CA certificates to verify with"), warned, "{told}");
+    }
+}
+
+#[test]
 fn check_and_serve_tell_every_error_and_end_with_2() {
     let folder = Folder::with_config(BROKEN);
     for command in ["check", "serve", "probe", "delegation"] {

@@ -253,7 +253,7 @@ pub struct EndpointStatus {
     /// Its newest changes, oldest first: ten of them here, fifty in `/api/v1/history`.
     #[serde(default)]
     pub history: Vec<Transition>,
-    /// When the certificate that it showed last runs out, Unix time in seconds.
+    /// When the certificate that it shows runs out, of several the first, Unix time in seconds.
     #[serde(default)]
     pub certificate_expires: Option<i64>,
     /// What is not wrong yet and will be, in words.

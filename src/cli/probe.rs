@@ -13,8 +13,8 @@ use super::{
 use crate::{
     config::model::RegionId,
     health::{
-        NetProbe, ProbeError, ProbeResult, calculated::result_of, measured::certificate_warning, probe::tls::TrustedRoots,
-        probe_once,
+        NetProbe, ProbeError, ProbeResult, calculated::result_of, measured::certificate_warning,
+        probe::tls::TrustedRoots, probe_once,
     },
     server::{World, endpoints},
     sys::names::addresses_of,

@@ -142,7 +142,9 @@ impl Measured {
     /// What to say of a host name that is probed at old addresses.
     pub fn lookup_warning(&self) -> Option<String> {
         let trouble = self.lookup_trouble.as_ref()?;
-        Some(format!("the name is not answered by this host's resolver ({trouble}); probed at the addresses that it had"))
+        Some(format!(
+            "the name is not answered by this host's resolver ({trouble}); probed at the addresses that it had"
+        ))
     }
 
     fn take(&mut self, result: &ProbeResult) {

@@ -5,7 +5,7 @@ use std::{num::NonZero, thread};
 
 use crate::{
     config::model::{Encrypted, Server},
-    health::Targets,
+    health::{Endpoint, Targets},
     sys::limits::raise_open_files,
 };
 
@@ -14,6 +14,8 @@ use crate::{
 const OWN: u64 = 128;
 /// A process that may have few files open gives this share of them to probes, even so.
 const PROBES_SHARE_MIN: u64 = 4;
+/// What a host name is counted as: each of its addresses is probed, and most names have few. One that has more takes what is free.
+const SOCKETS_OF_NAME: u64 = 4;
 /// What is advised is rounded up to a multiple of this.
 const ADVICE_STEP: u64 = 1024;
 
@@ -54,11 +56,10 @@ impl Files {
 
     /// One log line where all targets, hanging at once, would need more than there is.
     pub fn tell_if_short(&self, targets: &Targets) {
-        let targets = targets.list().len();
-        let Some(enough) = self.short_of(targets) else { return };
+        let Some(enough) = self.short_of(sockets_of(targets)) else { return };
         tracing::warn!(
             limit = self.limit,
-            targets,
+            targets = targets.list().len(),
             connections = self.connections,
             others = self.fixed,
             probes_at_a_time = self.probes_max(),
@@ -68,11 +69,20 @@ impl Files {
         );
     }
 
-    /// The limit to ask for, when `targets` at once are more than fit.
-    fn short_of(&self, targets: usize) -> Option<u64> {
-        let needed = self.connections + self.fixed + targets as u64;
-        (targets > self.probes_max() || needed > self.limit).then(|| needed.next_multiple_of(ADVICE_STEP))
+    /// The limit to ask for, when so many sockets of probes at once are more than fit.
+    fn short_of(&self, sockets: u64) -> Option<u64> {
+        let needed = self.connections + self.fixed + sockets;
+        (sockets > self.probes_max() as u64 || needed > self.limit).then(|| needed.next_multiple_of(ADVICE_STEP))
     }
+}
+
+/// How many connections probes have when all hang at once.
+fn sockets_of(targets: &Targets) -> u64 {
+    let of = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Address(_) => 1,
+        Endpoint::Name(_) => SOCKETS_OF_NAME,
+    };
+    targets.list().iter().filter(|target| target.check().kind.is_probed()).map(|target| of(target.endpoint())).sum()
 }
 
 #[cfg(test)]

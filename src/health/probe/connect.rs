@@ -62,7 +62,8 @@ impl Progress {
     /// Status and headers have come over a connection on which nothing comes before the answer.
     pub fn answered(&mut self) {
         let heard = self.heard.get().copied();
-        self.first_byte = self.asked.map(|asked| heard.map_or_else(|| asked.elapsed(), |at| at.saturating_duration_since(asked)));
+        self.first_byte =
+            self.asked.map(|asked| heard.map_or_else(|| asked.elapsed(), |at| at.saturating_duration_since(asked)));
         self.phase = Phase::Body;
     }
 
@@ -177,7 +178,9 @@ pub fn fault(error: &(dyn StdError + 'static), phase: Phase) -> ProbeError {
             continue;
         }
         cause = match at.downcast_ref::<io::Error>() {
-            Some(io) if io.kind() == io::ErrorKind::UnexpectedEof && phase != Phase::Body => return ProbeError::Closed(phase),
+            Some(io) if io.kind() == io::ErrorKind::UnexpectedEof && phase != Phase::Body => {
+                return ProbeError::Closed(phase);
+            }
             // `source` of a wrapping io::Error skips the error that it wraps.
             Some(io) => match io.get_ref() {
                 Some(inner) => Some(inner),

@@ -168,7 +168,9 @@ impl ProbeError {
         use io::ErrorKind as Kind;
         let lacks = |what: &str| Self::Local(format!("{error}; {what}"));
         match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE) => return lacks("raise the limit of open files (LimitNOFILE, ulimit -n)"),
+            Some(libc::EMFILE | libc::ENFILE) => {
+                return lacks("raise the limit of open files (LimitNOFILE, ulimit -n)");
+            }
             Some(libc::ENOBUFS | libc::ENOMEM) => return lacks("add memory"),
             Some(libc::EADDRNOTAVAIL) => {
                 return lacks("it has no address of this family, or no free port (net.ipv4.ip_local_port_range)");

@@ -64,10 +64,8 @@ impl Addresses {
             return false;
         }
         let Some(address) = self.waiting.next() else { return false };
-        let (check, name, tls, deadline) =
-            (self.check.clone(), self.name.clone(), self.net.tls.clone(), self.deadline);
-        self.under_way
-            .spawn(async move { (probe_address(&check, address, Some(&name), &tls, deadline).await, place) });
+        let (check, name, tls, deadline) = (self.check.clone(), self.name.clone(), self.net.tls.clone(), self.deadline);
+        self.under_way.spawn(async move { (probe_address(&check, address, Some(&name), &tls, deadline).await, place) });
         true
     }
 
@@ -147,7 +145,9 @@ pub async fn probe(
 }
 
 fn crowded(left: usize) -> String {
-    format!("{left} of the name's addresses had no turn in time; raise the limit of open files (LimitNOFILE, ulimit -n)")
+    format!(
+        "{left} of the name's addresses had no turn in time; raise the limit of open files (LimitNOFILE, ulimit -n)"
+    )
 }
 
 fn unresolved(error: NameError, check: &Check) -> ProbeError {

@@ -169,7 +169,10 @@ impl Resolver {
         let names = self.lock();
         let known = names.known.get(name)?;
         let is_late = known.begun.elapsed() >= TROUBLE_MIN;
-        known.trouble.clone().or_else(|| is_late.then(|| format!("no answer within {} s", TROUBLE_MIN.as_secs()).into()))
+        known
+            .trouble
+            .clone()
+            .or_else(|| is_late.then(|| format!("no answer within {} s", TROUBLE_MIN.as_secs()).into()))
     }
 
     /// The lookup under way, or one that is young enough, or a new one, and if it is; and the addresses to go by meanwhile.
@@ -253,7 +256,8 @@ impl Resolver {
             (false, true) if names.warned.is_none_or(|at| at.elapsed() >= WARNING_EVERY) => {
                 names.warned = Some(now);
                 tracing::warn!(
-                    name, error = error.as_deref(),
+                    name,
+                    error = error.as_deref(),
                     "the host's resolver does not answer for a name, perhaps one of many; names are probed at the addresses that they \
                      had, for an hour. `isochrone status` tells which"
                 );
@@ -291,7 +295,11 @@ fn looked(found: io::Result<Vec<IpAddr>>) -> Looked {
     addresses.sort_unstable();
     addresses.dedup();
     addresses.truncate(ADDRESSES_MAX);
-    if addresses.is_empty() { Err(NameError::NoSuchName("the name has no address".into())) } else { Ok(addresses.into()) }
+    if addresses.is_empty() {
+        Err(NameError::NoSuchName("the name has no address".into()))
+    } else {
+        Ok(addresses.into())
+    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) fn endpoint_metrics(view: &View, families: &mut Families) {
     for (labels, value) in connect {
         family.sample(labels, value);
     }
-    let help = "When the certificate that the endpoint showed last runs out.";
+    let help = "When the certificate that the endpoint shows runs out, of several the first.";
     let family = families.gauge("endpoint_certificate_expiry_timestamp_seconds", help);
     for (labels, value) in certificates {
         family.sample(labels, value);

@@ -157,14 +157,15 @@ async fn sending_frames(first: Vec<u8>, again: Vec<u8>) -> SocketAddr {
             let (mut reading, mut writing) = stream.into_split();
             let _ = writing.write_all(&frame(SETTINGS, 0, 0, &[])).await;
             let mut len = 0;
-            while len < 100 {
+            while len < 80 {
                 // preface, settings and headers
                 match reading.read(&mut [0; 4096]).await {
                     Ok(n) if n > 0 => len += n,
                     _ => return,
                 }
             }
-            let answered = tokio::spawn(async move { while reading.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {} });
+            let answered =
+                tokio::spawn(async move { while reading.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {} });
             let _ = writing.write_all(&first).await;
             while !again.is_empty() && writing.write_all(&again).await.is_ok() {}
             let _ended = answered.await;

@@ -1,8 +1,10 @@
 //! Real servers on loopback, one for each way to succeed or fail.
 
 mod grpc;
+mod hostile;
 mod http2;
 mod https;
+mod names;
 
 use std::{
     net::SocketAddr,
@@ -190,29 +192,6 @@ async fn a_slow_answer_counts_up_to_the_timeout_and_not_beyond() {
 }
 
 #[tokio::test]
-async fn headers_and_bodies_that_trickle_do_not_stretch_the_timeout() {
-    let at = server(|mut stream| async move {
-        request(&mut stream).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
-        while stream.write_all(b"x: y\r\n").await.is_ok() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    assert_eq!(timed_out_in(&probe(at, http_within(at, SHORT, |_| {})).await), Some(Phase::Answer));
-    let at = server(|mut stream| async move {
-        request(&mut stream).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-        while stream.write_all(b"z").await.is_ok() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let result = probe(at, http_within(at, SHORT, |http| http.expect_body = "ok".into())).await;
-    assert_eq!((timed_out_in(&result), result.status), (Some(Phase::Body), Some(200)));
-}
-
-#[tokio::test]
 async fn a_connection_that_ends_without_an_answer_fails() {
     let at = server(|mut stream| async move {
         request(&mut stream).await;
@@ -311,29 +290,6 @@ async fn a_body_cut_short_is_no_success() {
 }
 
 #[tokio::test]
-async fn an_endless_body_is_not_read_on() {
-    let (sent, mut seen) = tokio::sync::watch::channel(None);
-    let sent = Arc::new(sent);
-    let at = server(move |mut stream| {
-        let sent = sent.clone();
-        async move {
-            request(&mut stream).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-            let mut bytes = 0usize;
-            while stream.write_all(&[b'.'; 1024]).await.is_ok() {
-                bytes += 1024;
-            }
-            sent.send_replace(Some(bytes));
-        }
-    })
-    .await;
-    let result = probe(at, http_within(at, AMPLE, |http| http.expect_body = "needle".into())).await;
-    assert_eq!(result.outcome, Err(ProbeError::Body { read_bytes: 5_120 }));
-    let closed = tokio::time::timeout(AMPLE, seen.wait_for(Option::is_some)).await;
-    assert!(closed.is_ok(), "the connection is closed rather than drained");
-}
-
-#[tokio::test]
 async fn the_request_says_who_asks_and_whom() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hearing = heard.clone();
@@ -407,137 +363,11 @@ async fn the_wait_for_the_first_byte_is_told_apart() {
     })
     .await;
     let result = probe(at, http_within(at, AMPLE, |_| {})).await;
-    assert!(result.total - result.first_byte.unwrap() >= SHORT, "the first, and not the last of the headers: {result:?}");
+    assert!(
+        result.total - result.first_byte.unwrap() >= SHORT,
+        "the first, and not the last of the headers: {result:?}"
+    );
     assert!(probe(at, Check { timeout: AMPLE, ..tcp_check(at.port()) }).await.first_byte.is_none());
-}
-
-#[tokio::test]
-async fn a_host_name_is_healthy_if_one_of_its_addresses_is() {
-    let at = server(|_| async {}).await; // on 127.0.0.1 alone, whatever else `localhost` means here
-    let localhost = || Endpoint::Name("localhost".into());
-    let net = net_probe();
-    let result = probe_with(&net, localhost(), Check { timeout: AMPLE, ..tcp_check(at.port()) }).await;
-    assert_eq!(result.outcome, Ok(()));
-    assert!(result.connect.is_some());
-    let closed = closed_port().await;
-    let result = probe_with(&net, localhost(), Check { timeout: AMPLE, ..tcp_check(closed.port()) }).await;
-    assert!(!result.is_success());
-}
-
-#[tokio::test]
-async fn all_addresses_of_a_name_are_probed_and_a_black_hole_among_them_delays_nothing() {
-    let (hole, _held) = black_hole().await;
-    let elsewhere = SocketAddr::from(([127, 0, 0, 2], hole.port()));
-    let listener = TcpListener::bind(elsewhere).await.unwrap(); // all of 127/8 is loopback
-    let net = net_probe();
-    net.resolver.preset("two.example", &[hole.ip(), elsewhere.ip()]);
-    let check = Check { timeout: AMPLE, ..tcp_check(hole.port()) };
-    let result = probe_with(&net, Endpoint::Name("two.example".into()), check.clone()).await;
-    assert_eq!(result.outcome, Ok(()));
-    assert!(result.total < AMPLE);
-    drop(listener);
-    let check = Check { timeout: SHORT, ..check };
-    let result = probe_with(&net, Endpoint::Name("two.example".into()), check).await;
-    assert_eq!(result.outcome, Err(ProbeError::Refused), "the first to fail is told");
-}
-
-/// A name that resolves to `addresses`.
-fn named(addresses: &[IpAddr]) -> (NetProbe, Endpoint) {
-    let net = net_probe();
-    net.resolver.preset("many.example", addresses);
-    (net, Endpoint::Name("many.example".into()))
-}
-
-#[tokio::test]
-async fn addresses_for_which_there_are_no_files_have_their_turn_one_after_the_other() {
-    let closed = closed_port().await;
-    let live = TcpListener::bind(SocketAddr::from(([127, 0, 0, 40], closed.port()))).await.unwrap();
-    let addresses: Vec<IpAddr> = (1..=40).map(|last| IpAddr::from([127, 0, 0, last])).collect();
-    let check = Check { timeout: AMPLE, ..tcp_check(closed.port()) };
-    for open_max in [1, 3, 1_000] {
-        let (net, endpoint) = named(&addresses);
-        let targets = Targets::new(vec![(endpoint.clone(), Arc::new(Check { interval: AMPLE, ..check.clone() }))]);
-        let result = probe_once(&targets, Arc::new(net), open_max).await.remove(0);
-        assert_eq!(result.outcome, Ok(()), "the last of them is alive, with {open_max} places");
-    }
-    drop(live);
-    let (net, endpoint) = named(&addresses);
-    assert_eq!(probe_with(&net, endpoint, check).await.outcome, Err(ProbeError::Refused), "all of them failed");
-
-    let (hole, _held) = black_hole().await;
-    let (net, endpoint) = named(&[hole.ip(), IpAddr::from([127, 0, 0, 2])]);
-    let check = Arc::new(Check { interval: AMPLE, timeout: SHORT, ..tcp_check(hole.port()) });
-    let result = probe_once(&Targets::new(vec![(endpoint, check)]), Arc::new(net), 1).await.remove(0);
-    assert!(matches!(result.outcome, Err(ProbeError::Local(_))), "one had no turn, and may be alive: {result}");
-}
-
-#[tokio::test]
-async fn what_answers_is_told_from_what_only_breaks_off() {
-    let closing = server(|mut stream| async move {
-        let _ = stream.read(&mut [0; 4096]).await;
-    })
-    .await;
-    let no_http = answering(&["SSH-2.0-OpenSSH_9.2\r\n"]).await;
-    let no_tls = answering_anything("HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    for (at, is_tls, answered) in
-        [(closing, false, false), (closing, true, false), (no_http, false, true), (no_tls, true, true)]
-    {
-        let result = probe(at, http_within(at, AMPLE, |http| (http.tls, http.verify_tls) = (is_tls, false))).await;
-        let error = result.outcome.clone().unwrap_err();
-        assert_eq!(error.is_answer(), answered, "{result}");
-        assert_eq!(matches!(error, ProbeError::Closed(_)), !answered, "{result}");
-    }
-}
-
-#[tokio::test]
-async fn an_endpoint_that_sends_without_end_is_left_after_a_quarter_of_a_megabyte() {
-    for (piece, complaint) in [
-        ("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n", "more than 256 kB came, and no complete answer"),
-        ("x: y\r\n", "headers"),
-        ("x", "head"),
-    ] {
-        let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counted = sent.clone();
-        let at = server(move |mut stream| {
-            let counted = counted.clone();
-            async move {
-                request(&mut stream).await;
-                let status = if piece.starts_with("HTTP") { "" } else { "HTTP/1.1 200 OK\r\n" };
-                let _ = stream.write_all(status.as_bytes()).await;
-                let pieces = piece.repeat(1_000);
-                while let Ok(len) = stream.write(pieces.as_bytes()).await {
-                    counted.fetch_add(len, std::sync::atomic::Ordering::SeqCst);
-                }
-            }
-        })
-        .await;
-        let result = probe(at, http_within(at, AMPLE, |_| {})).await;
-        let told = result.to_string();
-        assert!(matches!(result.outcome, Err(ProbeError::Protocol(_))) && told.contains(complaint), "{piece:?}: {told}");
-        assert!(result.total < AMPLE);
-        let sent = sent.load(std::sync::atomic::Ordering::SeqCst);
-        assert!(sent < 16_000_000, "what the kernel's buffers take, and no more: {sent}");
-    }
-}
-
-#[tokio::test]
-async fn early_hints_before_an_answer_are_passed_over() {
-    let at = answering(&[
-        "HTTP/1.1 100 Continue\r\n\r\n",
-        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n",
-        "HTTP/1.1 204 No Content\r\n\r\n",
-    ])
-    .await;
-    let result = probe(at, http_within(at, AMPLE, |_| {})).await;
-    assert_eq!((&result.outcome, result.status), (&Ok(()), Some(204)), "{result}");
-}
-
-#[tokio::test]
-async fn a_name_without_address_fails_within_the_timeout() {
-    let check = Check { timeout: SHORT, ..tcp_check(80) };
-    let result = probe_with(&net_probe(), Endpoint::Name("nowhere.invalid".into()), check).await;
-    let unresolved = matches!(result.outcome, Err(ProbeError::Resolve(_)));
-    assert!(unresolved || timed_out_in(&result) == Some(Phase::Resolve), "{result}");
 }
 
 #[test]
