@@ -478,7 +478,6 @@ fn two_or_three_measured_regions_take_away_most_of_what_distance_loses() {
     let everybody = || 0..world.cities.len();
     let by_distance = world.regret_ms(&everybody().map(|city| world.by_distance(city)[0]).collect::<Vec<_>>());
     assert!(by_distance > 5.0, "there must be something to win: {by_distance}");
-    let mut before = by_distance;
     for (measured, share) in [(2, 0.5), (3, 0.25)] {
         let answers = world.answers(&world.serve(measured, "5ms").1);
         let mut clear = 0;
@@ -499,8 +498,7 @@ fn two_or_three_measured_regions_take_away_most_of_what_distance_loses() {
             everybody().map(|city| world.lowest(city, &world.by_distance(city)[..measured])).collect();
         let (regret, without) = (world.regret_ms(&answers), world.regret_ms(&lowest_known));
         println!("{measured} measured: {regret} ms lost, {without} by the lower of them, {by_distance} by distance");
-        assert!(regret <= without && regret < share * by_distance && regret < before, "{regret} {without} {before}");
-        before = regret;
+        assert!(regret <= without && regret < share * by_distance, "{regret} {without}");
     }
 }
 
