@@ -1,6 +1,8 @@
 //! Measured round trips, from the file to the answer: the whole program with a location database and files of measurements, asked
 //! over UDP with client subnets.
 
+#![allow(clippy::disallowed_methods)] // it tells the time
+
 #[path = "support/fixture.rs"]
 mod fixture;
 #[path = "support/mmdb.rs"]
@@ -11,6 +13,7 @@ mod program;
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::{Duration, SystemTime},
 };
 
 use fixture::{Ask, Fixture};
@@ -20,7 +23,10 @@ use hickory_proto::{
     serialize::binary::BinDecodable,
 };
 use ipnet::IpNet;
-use isochrone::latency::estimator::Room;
+use isochrone::{
+    geo::Coordinates,
+    latency::{estimator::Room, model},
+};
 use program::{Folder, Program, wait_for};
 
 const CONFIG: &str = r#"
@@ -173,6 +179,31 @@ fn a_measured_network_keeps_its_region_until_another_is_clearly_better() {
 }
 
 #[test]
+fn what_was_measured_grows_older_and_counts_less_though_no_file_is_replaced() {
+    let folder = folder("81.2.69.0/24,eu,140,3\n81.2.69.0/24,us,95,3\n");
+    let world = fixture(&folder).world;
+    let request = isochrone::answer::explain::Request {
+        name: "app.geo.example".parse().unwrap(),
+        qtype: 1,
+        client: Some(isochrone::answer::explain::parse_client("81.2.69.0/24").unwrap()),
+    };
+    let mut before = (0.0, 0.0);
+    for days in [0, 90, 180] {
+        let age = Duration::from_secs(days * 86_400);
+        let later = world.with_measurements(Vec::new(), &[], SystemTime::now() + age).unwrap();
+        let told = later.explain(&request).candidates;
+        let eu = told.iter().find(|candidate| candidate.region == "eu").unwrap();
+        let age_s = eu.age_s.unwrap();
+        assert!((age.as_secs()..age.as_secs() + 3600).contains(&age_s), "{age_s} s after {days} days");
+        // Off what was measured, towards what the model says of a network in Germany.
+        let (faded_ms, uncertainty_ms) = (140.0 - eu.estimate_ms.unwrap(), eu.uncertainty_ms.unwrap());
+        assert!(faded_ms > before.0 && uncertainty_ms > before.1, "{days} days: {eu:?}");
+        before = (faded_ms, uncertainty_ms);
+    }
+    assert_eq!(world.measured_ago_s(world.measured_s + 500), 500);
+}
+
+#[test]
 fn a_narrow_prefix_goes_its_own_way_inside_a_wide_one() {
     let folder = folder("81.2.0.0/16,eu,140\n81.2.0.0/16,us,95\n81.2.7.0/24,eu,18\n");
     let mut fixture = fixture(&folder);
@@ -290,6 +321,209 @@ fn neighbours_share_a_ranking_within_the_margin_only_where_the_best_region_is_th
     let mut chosen = |client: &str| fixture.ask(&Ask::new("app.geo.example", "A").from_client(client)).addresses();
     assert_eq!(chosen("90.0.0.0/24"), [EU]);
     assert_eq!(chosen("90.0.1.0/24"), [US]);
+}
+
+/// Regions of the made-up world.
+const SITES: [(&str, f64, f64); 8] = [
+    ("ashburn", 39.0, -77.5),
+    ("oregon", 45.8, -119.7),
+    ("frankfurt", 50.1, 8.7),
+    ("dublin", 53.3, -6.3),
+    ("singapore", 1.35, 103.8),
+    ("tokyo", 35.6, 139.7),
+    ("saopaulo", -23.5, -46.6),
+    ("sydney", -33.9, 151.2),
+];
+/// Countries, each with the place that its cities lie around.
+const COUNTRIES: [(&str, &str, f64, f64); 14] = [
+    ("DE", "EU", 51.0, 10.0),
+    ("ES", "EU", 40.0, -4.0),
+    ("TR", "AS", 39.0, 35.0),
+    ("EG", "AF", 29.0, 31.0),
+    ("NG", "AF", 9.0, 8.0),
+    ("ZA", "AF", -28.0, 25.0),
+    ("IN", "AS", 22.0, 78.0),
+    ("CN", "AS", 33.0, 112.0),
+    ("ID", "AS", -5.0, 115.0),
+    ("NZ", "OC", -40.0, 175.0),
+    ("CO", "SA", 4.0, -73.0),
+    ("AR", "SA", -34.0, -62.0),
+    ("MX", "NA", 22.0, -101.0),
+    ("US", "NA", 38.0, -95.0),
+];
+const CITIES_EACH: usize = 5;
+
+/// Cities in several countries, each with one /24, all in a row but neighbours nowhere near each other; and what it truly takes from
+/// each to each region: what the distance takes, the detour that a country's networks make to a region, and the network's own.
+struct MadeUp {
+    cities: Vec<(usize, Coordinates)>,
+    truth_ms: Vec<Vec<f32>>,
+}
+
+impl MadeUp {
+    fn new() -> MadeUp {
+        let mut random = Random(20);
+        let mut share = || (random.next() >> 40) as f32 / (1 << 24) as f32;
+        let detours: Vec<Vec<f32>> = COUNTRIES
+            .iter()
+            .map(|_| SITES.iter().map(|_| if share() < 0.4 { 25.0 + 90.0 * share() } else { 6.0 * share() }).collect())
+            .collect();
+        let mut cities: Vec<(usize, Coordinates)> = Vec::new();
+        for n in 0..COUNTRIES.len() * CITIES_EACH {
+            let (.., latitude, longitude) = COUNTRIES[n % COUNTRIES.len()];
+            let (north, east) = (6.0 * share() - 3.0, 6.0 * share() - 3.0);
+            cities.push((
+                n % COUNTRIES.len(),
+                Coordinates { latitude: latitude as f32 + north, longitude: longitude as f32 + east },
+            ));
+        }
+        for n in (1..cities.len()).rev() {
+            cities.swap(n, (share() * (n + 1) as f32) as usize);
+        }
+        let mut truth = |(country, at): &(usize, Coordinates)| {
+            let ms = |(site, detour): (usize, &f32)| model::rtt_ms(km(*at, site)) + detour + 8.0 * share();
+            detours[*country].iter().enumerate().map(ms).collect()
+        };
+        let truth_ms = cities.iter().map(&mut truth).collect();
+        MadeUp { cities, truth_ms }
+    }
+
+    fn network(&self, city: usize) -> String {
+        format!("20.0.{city}.0/24")
+    }
+
+    /// The regions in the order of their distance.
+    fn by_distance(&self, city: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..SITES.len()).collect();
+        order.sort_by(|a, b| km(self.cities[city].1, *a).total_cmp(&km(self.cities[city].1, *b)));
+        order
+    }
+
+    fn lowest(&self, city: usize, of: &[usize]) -> usize {
+        let ms = |region: &usize| self.truth_ms[city][*region];
+        *of.iter().min_by(|a, b| ms(a).total_cmp(&ms(b))).unwrap()
+    }
+
+    /// What each city loses on the average with these regions.
+    fn regret_ms(&self, chosen: &[usize]) -> f32 {
+        let lost = |(city, region): (usize, &usize)| {
+            self.truth_ms[city][*region] - self.truth_ms[city].iter().copied().fold(f32::INFINITY, f32::min)
+        };
+        chosen.iter().enumerate().map(lost).sum::<f32>() / chosen.len() as f32
+    }
+
+    /// A server whose database places the networks, and that knows each one's round trips to the first `measured` regions by distance.
+    fn serve(&self, measured: usize, switch_margin: &str) -> (Folder, Program) {
+        let site = |(n, (name, latitude, longitude)): (usize, &(&str, f64, f64))| {
+            format!(
+                "[regions.{name}]\nlocation = {{ latitude = {latitude}, longitude = {longitude} }}\nendpoints = [\"192.0.2.{n}\"]\n"
+            )
+        };
+        let (before, after) = (CONFIG.find("[regions.us]").unwrap(), CONFIG.find("[zones").unwrap());
+        let sites: String = SITES.iter().enumerate().map(site).collect();
+        let config = format!("{}switch-margin = \"{switch_margin}\"\n{sites}{}", &CONFIG[..before], &CONFIG[after..]);
+        let folder = Folder::with_config(&config);
+        let mut writer = mmdb::Writer::new(6, 28);
+        let mut rows = String::from("network,region,rtt_ms\n");
+        for (city, (country, at)) in self.cities.iter().enumerate() {
+            let (code, continent, ..) = COUNTRIES[*country];
+            let record = mmdb::nested(code, continent, at.latitude.into(), at.longitude.into());
+            writer.put(&self.network(city), &record);
+            for region in &self.by_distance(city)[..measured] {
+                rows += &format!("{},{},{:.2}\n", self.network(city), SITES[*region].0, self.truth_ms[city][*region]);
+            }
+        }
+        fs::write(folder.path().join("places.mmdb"), writer.finish()).unwrap();
+        folder.write("rtt.csv", &rows);
+        let program = folder.start(&["serve", "--config", "isochrone.toml"]);
+        (folder, program)
+    }
+
+    /// The region that each city's network is answered with. Throughout a scope there is one answer, with that scope, and none reaches beyond the cities.
+    fn answers(&self, program: &Program) -> Vec<usize> {
+        let told: Vec<(String, u8)> = (0..self.cities.len()).map(|city| ask(program, &self.network(city))).collect();
+        for (city, (answer, scope)) in told.iter().enumerate() {
+            let width = 1 << 24_u8.saturating_sub(*scope);
+            let first = city / width * width;
+            assert!(*scope <= 24 && first + width <= told.len(), "{}: /{scope}", self.network(city));
+            for within in first..first + width {
+                assert_eq!(told[within], (answer.clone(), *scope), "{} and its /{scope}", self.network(within));
+            }
+        }
+        told.iter().map(|(answer, _)| answer.rsplit('.').next().unwrap().parse().unwrap()).collect()
+    }
+}
+
+fn km(at: Coordinates, site: usize) -> f64 {
+    let (_, latitude, longitude) = SITES[site];
+    at.distance_km(Coordinates { latitude: latitude as f32, longitude: longitude as f32 })
+}
+
+#[test]
+fn networks_that_nobody_measured_get_their_nearest_region_or_one_within_the_margin() {
+    let world = MadeUp::new();
+    let nearest: Vec<usize> = (0..world.cities.len()).map(|city| world.by_distance(city)[0]).collect();
+    assert_eq!(world.answers(&world.serve(0, "0ms").1), nearest);
+    let answers = world.answers(&world.serve(0, "5ms").1);
+    for (city, answer) in answers.iter().enumerate() {
+        let ms = |region: usize| model::rtt_ms(km(world.cities[city].1, region));
+        assert!(ms(*answer) - ms(nearest[city]) < 5.0, "{}: {answer}", world.network(city));
+    }
+    assert!(answers.iter().zip(&nearest).filter(|(a, b)| a != b).count() < nearest.len() / 10);
+}
+
+#[test]
+fn two_or_three_measured_regions_take_away_most_of_what_distance_loses() {
+    let world = MadeUp::new();
+    let everybody = || 0..world.cities.len();
+    let by_distance = world.regret_ms(&everybody().map(|city| world.by_distance(city)[0]).collect::<Vec<_>>());
+    assert!(by_distance > 5.0, "there must be something to win: {by_distance}");
+    for (measured, share) in [(2, 0.5), (3, 0.25)] {
+        let answers = world.answers(&world.serve(measured, "5ms").1);
+        let mut clear = 0;
+        for (city, answer) in answers.iter().enumerate() {
+            let order = world.by_distance(city);
+            let (known, unknown) = order.split_at(measured);
+            let lowest = world.lowest(city, known);
+            let ms = world.truth_ms[city][lowest];
+            let others = known.iter().filter(|region| **region != lowest).map(|region| world.truth_ms[city][*region]);
+            let unknown = unknown.iter().map(|region| model::rtt_ms(km(world.cities[city].1, *region)));
+            if others.chain(unknown).all(|other| other > ms + 5.0) {
+                clear += 1;
+                assert_eq!(*answer, lowest, "{} of {measured} measured", world.network(city));
+            }
+        }
+        assert!(clear > world.cities.len() / 3, "{clear}");
+        let lowest_known: Vec<usize> =
+            everybody().map(|city| world.lowest(city, &world.by_distance(city)[..measured])).collect();
+        let (regret, without) = (world.regret_ms(&answers), world.regret_ms(&lowest_known));
+        println!("{measured} measured: {regret} ms lost, {without} by the lower of them, {by_distance} by distance");
+        assert!(regret <= without && regret < share * by_distance, "{regret} {without}");
+    }
+}
+
+#[test]
+fn scopes_end_where_a_measured_part_of_a_network_begins() {
+    let (_folder, program) =
+        serve("81.2.69.64/26,eu,140\n81.2.69.64/26,us,95\n2a01:4f8:0:4000::/50,eu,150\n2a01:4f8:0:4000::/50,us,90\n");
+    for (client, answer, scope) in [
+        ("81.2.69.64/26", US, 26),
+        ("81.2.69.100/32", US, 26),
+        ("81.2.69.0/26", EU, 26),
+        ("81.2.69.0/24", EU, 26),
+        ("81.2.69.128/25", EU, 25),
+        ("81.2.69.200/32", EU, 25),
+        ("81.2.68.0/24", EU, 24),
+        ("81.2.70.0/23", EU, 23),
+        ("81.2.0.0/24", EU, 18),
+        ("2a01:4f8:0:4000::/56", US, 50),
+        ("2a01:4f8:0:7fff::/64", US, 50),
+        ("2a01:4f8::/56", EU, 50),
+        ("2a01:4f8:0:8000::/56", EU, 49),
+        ("2a01:4f8:1::/48", EU, 48),
+    ] {
+        assert_eq!(ask(&program, client), (answer.into(), scope), "{client}");
+    }
 }
 
 #[test]

@@ -166,11 +166,15 @@ struct Site {
 
 impl Site {
     fn new(one_way_ms: &[u64]) -> Site {
+        Site::that_asks(one_way_ms, "1.0")
+    }
+
+    /// `prospect`: the share of queries whose senders it asks to come.
+    fn that_asks(one_way_ms: &[u64], prospect: &str) -> Site {
         netns::prepare(&["ip"]);
         let home = Namespace::new();
         let resolvers = (1u8..).zip(one_way_ms).map(|(number, ms)| Resolver::new(&home, number, *ms)).collect();
-        let folder = Folder::with_config(
-            r#"
+        let config = r#"
 [server]
 listen = ["0.0.0.0:53"]
 state-dir = "state"
@@ -196,8 +200,8 @@ endpoints = ["192.0.2.20"]
 nameservers = ["ns1.example.net."]
 records = "static 60 A 192.0.2.80"
 [zones."geo.example".routes.app]
-"#,
-        );
+"#;
+        let folder = Folder::with_config(&config.replace("prospect = 1.0", &format!("prospect = {prospect}")));
         let made = rcgen::generate_simple_self_signed(["ns1.example.net".into()]).unwrap();
         folder.write("cert.pem", &made.cert.pem());
         folder.write("key.pem", &made.signing_key.serialize_pem());
@@ -381,6 +385,28 @@ fn a_server_measures_its_clients_and_remembers_what_it_measured() {
         assert_eq!(ordinary.by_tcp(&query), usual);
         site.known(ordinary)
     });
+    site.stop();
+}
+
+#[test]
+fn one_client_subnet_over_udp_marks_a_network_though_nobody_is_asked_to_come() {
+    let mut site = Site::that_asks(&[10, 10], "0.0");
+    let with_subnet = Ask::new("app.geo.example", "A").from_client("192.0.2.0/24").bytes();
+    let of_its_own = Ask::new("geo.example", "NS").bytes();
+    let [sends, later] = &site.resolvers[..] else { panic!("two resolvers") };
+    let measured = |resolver: &Resolver| {
+        wait_for("it to be measured", || {
+            resolver.by_tcp(&of_its_own);
+            site.wait_until_taken_in();
+            site.known(resolver)
+        })
+    };
+    assert!(is_answer(&sends.by_udp(&with_subnet)));
+    assert_eq!(measured(sends)["sends_client_subnets"], true);
+    assert_eq!(measured(later)["sends_client_subnets"], false);
+    assert!(is_answer(&later.by_udp(&with_subnet)));
+    wait_for("the mark", || (site.known(later)?["sends_client_subnets"] == true).then_some(()));
+    assert_eq!(site.metric("prospects_asked_total"), 0.0);
     site.stop();
 }
 

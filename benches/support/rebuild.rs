@@ -5,7 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use isochrone::{
@@ -64,7 +64,7 @@ fn load(path: &Path) -> World {
 }
 
 fn anew(world: &World, learnt: Vec<Row>, penalties_ms: &[f32]) -> World {
-    world.with_measurements(learnt, penalties_ms).unwrap_or_else(|report| panic!("{report}"))
+    world.with_measurements(learnt, penalties_ms, SystemTime::now()).unwrap_or_else(|report| panic!("{report}"))
 }
 
 fn config(folder: &Path, name: &str, database: &Path, latency: &str) -> std::path::PathBuf {

@@ -65,6 +65,8 @@ pub struct World<'w> {
     pub circumstances: &'w Circumstances<'w>,
     /// Unix time in seconds.
     pub now_s: u64,
+    /// Seconds since the ages in the estimates were taken.
+    pub measured_ago_s: u64,
 }
 
 /// What people want to know and answers do not need.
@@ -412,7 +414,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 estimate_ms: estimate.map(|e| e.ms),
                 source: estimate.map(|e| e.source.as_str().to_string()),
                 samples: estimate.map_or(0, |e| e.samples),
-                age_s: estimate.and_then(|e| e.age_s),
+                age_s: estimate.and_then(|e| e.age_s).map(|age_s| age_s + world.measured_ago_s),
                 uncertainty_ms: estimate.map(|e| e.uncertainty_ms),
                 margin_ms,
                 penalty_ms: world.estimator.sites()[region.index()].penalty_ms(),

@@ -130,6 +130,14 @@ impl Intake<'_> {
             match place.filter(|place| place.coordinates.is_some()) {
                 Some(place) => {
                     let is_alone = members.clone().all(|row| row.is_alone);
+                    if !is_alone && members.clone().any(|row| row.is_alone) {
+                        // What speaks for the network alone counts for it, in the table, and not for what is around it.
+                        let counts = self.counts;
+                        self.merge(members.filter(|row| !row.is_alone), Some(&place), &mut series);
+                        self.counts = counts;
+                        self.cells.truncate(start);
+                        self.cells.extend(series.iter().map(cell_of));
+                    }
                     self.told.push(Told { place, asn, cells_end: self.cells.len(), is_alone, is_of_place: !is_alone });
                 }
                 None => self.cells.truncate(start),

@@ -191,6 +191,19 @@ fn networks_of_a_system_speak_for_it_unless_they_speak_for_themselves_alone() {
 }
 
 #[test]
+fn a_row_of_the_same_prefix_does_not_let_others_speak_for_what_is_around_it() {
+    let place = Place { country: Some(CountryCode(*b"XX")), ..Towns::of(&[(35.0, 51.0)]).places[0] };
+    let towns = Towns { places: vec![place; 3], asn: Some(64_500), slack_km: 0.0 };
+    let alone = |n: usize| Row { is_alone: true, ..measured(n, 2, 200.0) };
+    let beside = |n: usize| measured(n, 4, 110.0);
+    let with = taught(&[alone(0), beside(0), alone(1), beside(1)], &towns);
+    let without = taught(&[beside(0), beside(1)], &towns);
+    let elsewhere = Client { asn: Some(64_500), prefix: None };
+    assert_eq!(ms_of(&with, &place, elsewhere), ms_of(&without, &place, elsewhere));
+    assert!(ms_of(&with, &place, client_of(&with, 0))[2] > 150.0, "for the network itself it counts");
+}
+
+#[test]
 fn a_region_is_left_only_for_one_that_is_clearly_better() {
     let towns = Towns::of(&[BERLIN]);
     let estimator = taught(&[measured(0, 2, 90.0), measured(0, 3, 60.0)], &towns);

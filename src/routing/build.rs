@@ -222,12 +222,26 @@ fn asn_rules(spec: &MapSpec) -> Option<HashMap<u32, u16>> {
 struct Tables {
     entries: Vec<Entry>,
     entry_ids: HashMap<Entry, u32>,
+    plain_ids: Vec<u32>, // the same by ranking, of entries without a rule; `UNKNOWN` until worked out
     rankings: Rankings,
     ranking_ids: HashMap<Box<[RegionId]>, u32>,
 }
 
 impl Tables {
     fn entry(&mut self, entry: Entry) -> u32 {
+        // Most of a few million are of this kind: they are found without a hash.
+        let Entry { rule: None, ranking: Some(ranking) } = entry else { return self.any_entry(entry) };
+        let index = ranking as usize;
+        if index >= self.plain_ids.len() {
+            self.plain_ids.resize(index + 1, UNKNOWN);
+        }
+        if self.plain_ids[index] == UNKNOWN {
+            self.plain_ids[index] = self.any_entry(entry);
+        }
+        self.plain_ids[index]
+    }
+
+    fn any_entry(&mut self, entry: Entry) -> u32 {
         *self.entry_ids.entry(entry).or_insert_with(|| {
             self.entries.push(entry);
             self.entries.len() as u32 - 1
@@ -337,7 +351,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         // Most ranges are like the one before: they cost no look-up, and memory stays flat while millions stream through.
         if self.run != Some(entry) {
             self.run = Some(entry);
-            self.is_run_measured = located.is_some_and(|(id, sites)| sites.measured(id).is_some());
+            self.is_run_measured = located.is_some_and(|(id, sites)| sites.is_measured(id));
             self.ranges.push((first, tables.entry(entry)));
         }
     }
@@ -352,9 +366,13 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         let adopted = match self.run {
             Some(Entry { rule: run_rule, ranking: Some(run) }) if run_rule == rule && run != own => {
                 let (run_order, own_order) = (tables.rankings.get(run), tables.rankings.get(own));
-                let is_measured = self.is_run_measured || sites.measured(id).is_some();
+                let is_measured = self.is_run_measured || sites.is_measured(id);
                 let may = !is_measured || run_order[0] == own_order[0];
-                (may && adoption_cost_ms(run_order, estimates_ms) < self.sources.switch_margin_ms).then_some(run)
+                // The first regions alone cost so much, and tell most neighbours apart.
+                let least_ms = estimates_ms[run_order[0].index()] - estimates_ms[own_order[0].index()];
+                let margin_ms = self.sources.switch_margin_ms;
+                let is_near = least_ms < margin_ms && adoption_cost_ms(run_order, estimates_ms) < margin_ms;
+                (may && is_near).then_some(run)
             }
             _ => None,
         };

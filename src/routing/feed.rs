@@ -32,6 +32,7 @@ pub(super) struct Sites<'e> {
     is_known: Vec<bool>,
     sources: Vec<Option<EstimateSource>>,
     measured: Vec<Option<Measured>>,
+    is_measured: Vec<bool>, // the same in few bytes: it is asked for every range
     room: Room,
 }
 
@@ -51,6 +52,7 @@ impl<'e> Sites<'e> {
             is_known: Vec::new(),
             sources: Vec::new(),
             measured: Vec::new(),
+            is_measured: Vec::new(),
             room: Room::default(),
         }
     }
@@ -63,6 +65,7 @@ impl<'e> Sites<'e> {
         self.sources.push(self.estimator.source_of_best(place, client, out, &self.room));
         self.known.push(*place);
         self.measured.push(measured);
+        self.is_measured.push(measured.is_some());
         self.known.len() as u32 - 1
     }
 
@@ -85,6 +88,11 @@ impl<'e> Sites<'e> {
     /// The measured network that a range belongs to.
     pub fn measured(&self, id: u32) -> Option<Measured> {
         self.measured[id as usize]
+    }
+
+    /// Whether it belongs to one.
+    pub fn is_measured(&self, id: u32) -> bool {
+        self.is_measured[id as usize]
     }
 }
 
@@ -156,9 +164,11 @@ impl<'e> Feed<'e> {
     /// Takes the next located range. `id` is the walk's number of its place.
     #[inline]
     pub fn push(&mut self, first: u128, last: u128, id: u32, place: &Place, each: &mut Each<'_>) {
-        if self.prefixes.is_behind() && self.systems.is_behind() {
+        // So it is with most: nothing that was measured lies in it, or in the gap before it.
+        if self.prefixes.begin_after(last) && self.systems.begin_after(last) {
             let id = self.plain(id, place);
             self.hand_on(first, last, id, each);
+            self.next = last.checked_add(1);
             return;
         }
         if let Some(gap) = self.next.filter(|next| *next < first) {
@@ -248,6 +258,11 @@ impl Stream {
     /// True when all have been passed.
     fn is_behind(&self) -> bool {
         self.at >= self.segments.len()
+    }
+
+    /// True when all that have not been passed begin after an address.
+    fn begin_after(&self, address: u128) -> bool {
+        self.segments.get(self.at).is_none_or(|(first, ..)| *first > address)
     }
 
     /// The segment's number at an address, and up to which address that holds. Addresses are asked in ascending order.

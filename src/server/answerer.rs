@@ -22,7 +22,7 @@ pub struct Answerer {
     current: Arc<Snapshot>,
     core: Core,
     learner: Learner,
-    /// What the core had located by a client subnet before a query that is watched.
+    /// What the core had located by a client subnet when that was last looked at.
     located_before: u64,
     now_s: u64,
 }
@@ -44,7 +44,6 @@ impl Answerer {
     /// Before a query that was drawn, or came by TCP, is answered.
     #[cold]
     fn begin_watched(&mut self, arrival: Arrival) {
-        self.located_before = self.core.located_by_subnet();
         if arrival.transport == TransportKind::Udp && self.learner.claim(arrival.client, arrival.now_s) {
             self.core.want_tcp();
         }
@@ -54,10 +53,9 @@ impl Answerer {
     #[cold]
     fn end_watched(&mut self, arrival: Arrival) {
         let Arrival { client, transport, now_s } = arrival;
-        let by_subnet = self.core.located_by_subnet() != self.located_before;
         match transport {
-            TransportKind::Udp => self.learner.drawn(client, now_s, self.core.has_asked(), by_subnet),
-            _ => self.learner.came_by_tcp(client, now_s, by_subnet),
+            TransportKind::Udp => self.learner.drawn(client, now_s, self.core.has_asked()),
+            _ => self.learner.came_by_tcp(client, now_s),
         }
     }
 }
@@ -90,6 +88,12 @@ impl Respond for Answerer {
         let verdict = self.core.respond(query, arrival, &self.current, out);
         if is_watched {
             self.end_watched(arrival);
+        }
+        // Of every query, not only of those that are drawn: one is enough to tell what a handshake of its network speaks for.
+        let located = self.core.located_by_subnet();
+        if located != self.located_before {
+            self.located_before = located;
+            self.learner.sent_subnet(arrival.client, arrival.now_s);
         }
         match verdict {
             Verdict::Send(len) => Reply::Send(len),

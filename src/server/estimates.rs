@@ -1,6 +1,8 @@
 //! What the metrics tell of the estimates: what they rest on, and how good they are by the measurements themselves.
 
-use super::world::World;
+use std::time::SystemTime;
+
+use super::world::{World, unix_s};
 use crate::{
     config::Config,
     geo::Coordinates,
@@ -46,8 +48,8 @@ pub fn metrics(world: &World, families: &mut Families) {
         .value(counts.jumps as f64);
     if counts.rows > 0 {
         families
-            .gauge("latency_newest_measurement_age_seconds", "Age of the newest measurement when they were last read.")
-            .value(counts.newest_s as f64);
+            .gauge("latency_newest_measurement_age_seconds", "Age of the newest measurement.")
+            .value((counts.newest_s + world.measured_ago_s(unix_s(SystemTime::now()))) as f64);
     }
     let help = "IPv4 addresses by what the estimate towards their best region rests on.";
     let family = families.gauge("latency_coverage_addresses", help);

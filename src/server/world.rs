@@ -57,7 +57,9 @@ pub struct World {
     /// Wrong lines of measurement files that were left out by choice.
     pub measurements_skipped: usize,
     /// How good the estimates are by the measurements; `None`: there is nothing to judge by.
-    pub quality: Option<Evaluation>,
+    pub quality: Option<Arc<Evaluation>>,
+    /// When that was found out, Unix time in seconds.
+    judged_s: u64,
     /// What the estimates of the map rest on.
     pub coverage: Coverage,
     /// Compiled zones, with the signatures that they had at first.
@@ -78,10 +80,15 @@ pub struct World {
     pub files: Files,
     /// How long it took to compile.
     pub build_time: Duration,
+    /// When the ages of what was measured were taken, Unix time in seconds: what is old counts less.
+    pub measured_s: u64,
     targets: Targets,
     /// What the maps of the plan were compiled from.
     specs: Vec<MapSpec>,
 }
+
+/// While only what is learnt changes, the estimates are judged so often, in seconds.
+const JUDGE_EVERY_S: u64 = 3600;
 
 /// What a world is compiled from besides its configuration.
 #[derive(Default)]
@@ -124,16 +131,17 @@ impl World {
     /// # Errors
     /// As [`World::compile`].
     pub fn compile_after(config: Config, path: &Path, past: Past) -> Result<World, Report> {
-        let begun = Instant::now();
+        let (begun, now) = (Instant::now(), SystemTime::now());
         let mut files = Files::of(&config, path);
-        let Parts { contents, locations, asns, cookie_secrets, admin_token, mut measured } = Parts::read(&config)?;
+        let Parts { contents, locations, asns, cookie_secrets, admin_token, mut measured } = Parts::read(&config, now)?;
         files.add_included(&config, &contents);
         measured.rows.extend(past.learnt);
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let sites = sites(&config, &past.penalties_ms);
-        let (estimator, quality) =
-            estimator(&config, &sites, &locations, asns.as_ref(), &measured.rows).map_err(told)?;
+        let atlas = GeoAtlas::new(&locations, asns.as_ref(), &measured.rows).map_err(told)?;
+        let estimator = intake::learn(&Prior::FITTED, &sites, &measured.rows, &atlas);
+        let quality = estimates::judge(&config, &measured.rows, &atlas).map(Arc::new);
         let before = Before::new(past.before, &config, &specs);
         let sources = Sources {
             locations: &locations,
@@ -167,31 +175,41 @@ impl World {
             estimator,
             measurements_skipped: measured.skipped,
             quality,
+            judged_s: unix_s(now),
             coverage: built.coverage,
             config,
             cookie_secrets,
             admin_token,
             files,
             build_time: begun.elapsed(),
+            measured_s: unix_s(now),
             specs,
         })
     }
 
-    /// The same world with maps that follow what is measured now: files of measurements are read again, and what was learnt is taken
-    /// in, penalties of the regions among it. Nothing else is read that could have changed meanwhile but the location data.
+    /// The same world with maps that follow what is measured `now`, and how old that is by then: files of measurements are read again,
+    /// and what was learnt is taken in, penalties of the regions among it. Nothing else is read that could have changed meanwhile
+    /// but the location data.
     ///
     /// # Errors
     /// All that is wrong with the measurements and the databases.
-    pub fn with_measurements(&self, learnt: Vec<Row>, penalties_ms: &[f32]) -> Result<World, Report> {
+    pub fn with_measurements(&self, learnt: Vec<Row>, penalties_ms: &[f32], now: SystemTime) -> Result<World, Report> {
         let begun = Instant::now();
         let config = self.config.clone();
-        let mut measured = measured::read(&config, SystemTime::now()).map_err(Report::new)?;
+        let mut measured = measured::read(&config, now).map_err(Report::new)?;
         measured.rows.extend(learnt);
         let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
         let asns = self.asns.as_deref();
         let _held = (self.locations.hold().map_err(told)?, asns.map(AsnTable::hold).transpose().map_err(told)?);
         let sites = sites(&config, penalties_ms);
-        let (estimator, quality) = estimator(&config, &sites, &self.locations, asns, &measured.rows).map_err(told)?;
+        let atlas = GeoAtlas::new(&self.locations, asns, &measured.rows).map_err(told)?;
+        let estimator = intake::learn(&Prior::FITTED, &sites, &measured.rows, &atlas);
+        // How good the estimates are changes slowly.
+        let judge = || estimates::judge(&config, &measured.rows, &atlas).map(Arc::new);
+        let (quality, judged_s) = match &self.quality {
+            Some(quality) if unix_s(now) < self.judged_s + JUDGE_EVERY_S => (Some(quality.clone()), self.judged_s),
+            _ => (judge(), unix_s(now)),
+        };
         let before = Before::new(Some(self), &config, &self.specs);
         let sources = Sources {
             locations: &self.locations,
@@ -217,12 +235,14 @@ impl World {
             estimator,
             measurements_skipped: measured.skipped,
             quality,
+            judged_s,
             coverage: built.coverage,
             config,
             cookie_secrets: self.cookie_secrets,
             admin_token: self.admin_token.clone(),
             files: self.files.clone(),
             build_time: begun.elapsed(),
+            measured_s: unix_s(now),
             specs: self.specs.clone(),
         })
     }
@@ -230,6 +250,11 @@ impl World {
     /// What the maps add to the estimates of the regions, since they are harder to reach than usual, in milliseconds.
     pub fn penalties_ms(&self) -> Vec<f32> {
         self.estimator.sites().iter().map(RegionSite::penalty_ms).collect()
+    }
+
+    /// How long ago the ages of what was measured were taken, in seconds.
+    pub fn measured_ago_s(&self, now_s: u64) -> u64 {
+        now_s.saturating_sub(self.measured_s)
     }
 
     /// `2 regions, 1 zone, 1 route`.
@@ -278,6 +303,7 @@ impl World {
         circumstances: &Circumstances<'_>,
         request: &explain::Request,
     ) -> Explanation {
+        let now_s = unix_s(SystemTime::now());
         let world = explain::World {
             snapshot,
             config: &self.config,
@@ -285,7 +311,8 @@ impl World {
             asns: self.asns.as_deref(),
             estimator: &self.estimator,
             circumstances,
-            now_s: unix_s(SystemTime::now()),
+            now_s,
+            measured_ago_s: self.measured_ago_s(now_s),
         };
         explain::explain(&world, request)
     }
@@ -338,13 +365,13 @@ struct Parts {
 
 impl Parts {
     /// Reads it all, so that all that is wrong is told at once.
-    fn read(config: &Config) -> Result<Parts, Report> {
+    fn read(config: &Config, now: SystemTime) -> Result<Parts, Report> {
         let mut problems = Vec::new();
         let contents = content::gather(config).unwrap_or_else(|report| {
             problems.extend(report.problems);
             Vec::new()
         });
-        let measured = measured::read(config, SystemTime::now()).unwrap_or_else(|wrong| {
+        let measured = measured::read(config, now).unwrap_or_else(|wrong| {
             problems.extend(wrong);
             Measured::default()
         });
@@ -369,18 +396,6 @@ fn sites(config: &Config, penalties_ms: &[f32]) -> Vec<RegionSite> {
     let penalties_ms = penalties_ms.iter().copied().chain(std::iter::repeat(0.0));
     let site = |(region, ms): (&Region, f32)| RegionSite::new(region.coordinates, region.bias_ms).penalised(ms);
     config.regions.iter().zip(penalties_ms).map(site).collect()
-}
-
-/// Fits the estimator for a configuration's regions, and judges it.
-fn estimator(
-    config: &Config,
-    sites: &[RegionSite],
-    locations: &Locations,
-    asns: Option<&AsnTable>,
-    rows: &[Row],
-) -> Result<(Estimator, Option<Evaluation>), GeoError> {
-    let atlas = GeoAtlas::new(locations, asns, rows)?;
-    Ok((intake::learn(&Prior::FITTED, sites, rows, &atlas), estimates::judge(config, rows, &atlas)))
 }
 
 /// What was measured and has less effect than its author may think.

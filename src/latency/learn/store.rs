@@ -26,8 +26,8 @@ pub const KEEP_S: u64 = 30 * 24 * 3600;
 /// A network that sent client subnets within this long counts as one that does.
 const SUBNETS_LAST_S: u64 = 7 * 24 * 3600;
 
-/// So many networks that are not measured yet are remembered as senders of client subnets.
-const UNMEASURED_MAX: usize = 4096;
+/// So many networks that are not measured yet are remembered as senders of client subnets, at least, and twice as many at most.
+const UNMEASURED_MAX: usize = 8192;
 
 /// The lowest round trips that are believed, in microseconds: none at all, and none that only a stalled host can have.
 const BELIEVED_US: std::ops::RangeInclusive<u32> = 1..=5_000_000;
@@ -38,6 +38,8 @@ pub struct Store {
     networks: HashMap<Network, Entry>,
     /// When a client subnet came from networks that are not measured yet: a query comes before its connection's end.
     unmeasured_subnets: HashMap<Network, u64>,
+    /// Those that were noted before these.
+    unmeasured_before: HashMap<Network, u64>,
     generation: u64,
     taken: u64,
     jumps: u64,
@@ -117,7 +119,11 @@ impl Store {
                 path: Path::new(sample_us, now_s),
                 weight: 0.0,
                 weighed_s: now_s,
-                subnet_s: self.unmeasured_subnets.remove(&network).unwrap_or(0),
+                subnet_s: [&mut self.unmeasured_subnets, &mut self.unmeasured_before]
+                    .into_iter()
+                    .filter_map(|noted| noted.remove(&network))
+                    .max()
+                    .unwrap_or(0),
                 counted_ms: None,
             }),
         };
@@ -153,7 +159,7 @@ impl Store {
     pub fn note_subnet(&mut self, network: Network, now_s: u64) {
         let Some(entry) = self.networks.get_mut(&network) else {
             if self.unmeasured_subnets.len() >= UNMEASURED_MAX {
-                self.unmeasured_subnets.clear();
+                self.unmeasured_before = std::mem::take(&mut self.unmeasured_subnets);
             }
             self.unmeasured_subnets.insert(network, now_s);
             return;
@@ -401,13 +407,14 @@ mod tests {
     #[test]
     fn subnets_that_come_before_the_first_measurement_count() {
         let mut store = Store::default();
-        for n in 0..2 * UNMEASURED_MAX {
+        for n in 0..3 * UNMEASURED_MAX {
             store.note_subnet(numbered(n), NOW_S);
         }
-        assert!(store.unmeasured_subnets.len() <= UNMEASURED_MAX);
-        let newest = numbered(2 * UNMEASURED_MAX - 1);
-        store.take(newest, 20_000, NOW_S + 1);
-        assert!(store.of(newest, NOW_S + 1).unwrap().sends_subnets);
+        assert!(store.unmeasured_subnets.len() + store.unmeasured_before.len() <= 2 * UNMEASURED_MAX);
+        for noted in [2 * UNMEASURED_MAX, 3 * UNMEASURED_MAX - 1].map(numbered) {
+            store.take(noted, 20_000, NOW_S + 1);
+            assert!(store.of(noted, NOW_S + 1).unwrap().sends_subnets);
+        }
         store.take(numbered(1 << 20), 20_000, NOW_S + 1);
         assert!(!store.of(numbered(1 << 20), NOW_S + 1).unwrap().sends_subnets);
     }

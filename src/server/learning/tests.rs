@@ -1,5 +1,5 @@
 use std::{
-    net::{TcpListener, TcpStream},
+    net::{IpAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     path::Path,
 };
@@ -106,10 +106,11 @@ fn a_thread_asks_each_network_once_and_reports_what_it_measures() {
     for client in [measured, new, here] {
         assert!(learner.is_on() && learner.is_drawn());
         assert_eq!(learner.claim(client, now_s()), client == new, "{client}");
-        learner.drawn(client, now_s(), client == new, false);
+        learner.drawn(client, now_s(), client == new);
     }
     assert!(!learner.claim(new, now_s()));
-    learner.came_by_tcp(new, now_s(), true);
+    learner.came_by_tcp(new, now_s());
+    learner.sent_subnet(new, now_s());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
@@ -129,4 +130,61 @@ fn a_thread_takes_up_what_a_reload_says() {
     learning.adopt(&config(["us", "eu"], "eu", 1.0), &StateDir::default());
     learner.adopt();
     assert!(learner.is_on() && learner.is_drawn());
+}
+
+/// Half a million queries over UDP from one network, as a thread sees them: how many were drawn, and how many might have been asked.
+fn pass_by(learner: &mut Learner, client: IpAddr) -> (usize, usize) {
+    let (mut drawn, mut claimed) = (0, 0);
+    for _ in 0..500_000 {
+        if learner.is_drawn() {
+            drawn += 1;
+            claimed += usize::from(learner.claim(client, now_s()));
+            learner.drawn(client, now_s(), false);
+        }
+    }
+    (drawn, claimed)
+}
+
+#[test]
+fn queries_over_udp_weigh_whether_or_not_any_is_asked_to_come_by_tcp() {
+    let client = "192.0.2.9".parse().unwrap();
+    for prospect in [0.0, 0.001, 0.1] {
+        let learning = Arc::new(learned(&config(["us", "eu"], "eu", prospect), &StateDir::default()));
+        let mut learner = Learner::new(learning.clone());
+        let (drawn, _) = pass_by(&mut learner, client);
+        let expected = 500_000.0 * f64::max(prospect, 1.0 / 256.0);
+        assert!((drawn as f64 - expected).abs() < 6.0 * expected.sqrt(), "{prospect}: {drawn}");
+        learning.take_in(now_s());
+        let weight = learning.heaviest(now_s()).unwrap().1[0].weight;
+        assert!((350_000.0..650_000.0).contains(&weight), "{prospect}: {weight}");
+    }
+    let off = Arc::new(learned(&config(["us", "eu"], "", 0.0), &StateDir::default()));
+    assert_eq!(pass_by(&mut Learner::new(off), client), (0, 0));
+}
+
+#[test]
+fn of_the_drawn_only_the_share_that_was_asked_for_may_be_asked_to_come() {
+    for (prospect, expected) in [(0.0, 0.0), (0.001, 500.0), (0.02, 10_000.0)] {
+        let learning = Arc::new(learned(&config(["us", "eu"], "eu", prospect), &StateDir::default()));
+        // A network that is given back each time may be claimed each time.
+        let (_, claimed) = pass_by(&mut Learner::new(learning), "198.51.100.9".parse().unwrap());
+        assert!((claimed as f64 - expected).abs() <= 6.0 * expected.sqrt(), "{prospect}: {claimed}");
+    }
+}
+
+#[test]
+fn a_sender_of_client_subnets_is_told_of_once_a_quarter_of_an_hour_and_made_up_ones_leave_room() {
+    let learning = Arc::new(learned(&config(["us", "eu"], "eu", 0.0), &StateDir::default()));
+    let mut learner = Learner::new(learning.clone());
+    let told = || learning.control().reports.try_iter().count();
+    let (client, at_s) = ("192.0.2.9".parse().unwrap(), now_s() & !0x3ff);
+    (0..1000).for_each(|second| learner.sent_subnet(client, at_s + second));
+    assert_eq!(told(), 1);
+    learner.sent_subnet(client, at_s + 1024);
+    assert_eq!(told(), 1);
+    (0..100_000).for_each(|n| learner.sent_subnet(std::net::Ipv4Addr::from_bits(n << 8 | 1 << 24).into(), at_s));
+    assert!((1..1000).contains(&told()));
+    let off = Arc::new(learned(&config(["us", "eu"], "", 0.0), &StateDir::default()));
+    Learner::new(off.clone()).sent_subnet(client, at_s);
+    assert_eq!(off.control().reports.try_iter().count(), 0);
 }

@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::net::UnixListener,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -124,7 +124,7 @@ pub fn take_up(live: &Live, taken: &Taken) {
     if learnt.is_empty() || !(latency.learning.is_on || world.config.cluster.is_some()) {
         return;
     }
-    match world.with_measurements(learnt, &world.penalties_ms()) {
+    match world.with_measurements(learnt, &world.penalties_ms(), SystemTime::now()) {
         Ok(with_maps) => {
             live.take_up_maps(&world, Arc::new(with_maps));
         }
