@@ -59,12 +59,31 @@ fn first_existing(paths: &[&str]) -> Result<PathBuf, Report> {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(path: &Path) -> Result<Config, Report> {
-    let text = files::read_text(path, FILE_BYTES_MAX).map_err(|why| {
-        let message = format!("the configuration file {} {why}", quote(&path.display().to_string()));
-        Report::from(Problem::new(message).with_help("name another with --config FILE"))
-    })?;
+    match read(path) {
+        (Some(config), report) if report.is_empty() => Ok(config),
+        (_, report) => Err(report),
+    }
+}
+
+/// As [`load`], but gives what is sound in a file with errors, too: for looking at the files that it names.
+pub fn read(path: &Path) -> (Option<Config>, Report) {
+    let text = match files::read_text(path, FILE_BYTES_MAX) {
+        Ok(text) => text,
+        Err(why) => {
+            let message = format!("the configuration file {} {why}", quote(&path.display().to_string()));
+            return (None, Report::from(Problem::new(message).with_help("name another with --config FILE")));
+        }
+    };
     let source = Arc::new(Source { name: path.display().to_string(), text });
-    parse(source, path.parent().unwrap_or(Path::new("")))
+    parse_all(source, path.parent().unwrap_or(Path::new("")), &in_gazetteer)
+}
+
+/// Finds a place in the built-in gazetteer.
+fn in_gazetteer(text: &str) -> Result<Coordinates, Vec<String>> {
+    match gazetteer::find(text) {
+        Ok(site) => Ok(site.coordinates),
+        Err(unknown) => Err(unknown.suggestions.iter().map(ToString::to_string).collect()),
+    }
 }
 
 /// Checks a configuration that has been read. Touches no file but those that the configuration names, looked for in `folder`.
@@ -72,25 +91,30 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn parse(source: Arc<Source>, folder: &Path) -> Result<Config, Report> {
-    parse_with(source, folder, &|text| match gazetteer::find(text) {
-        Ok(site) => Ok(site.coordinates),
-        Err(unknown) => Err(unknown.suggestions.iter().map(ToString::to_string).collect()),
-    })
+    parse_with(source, folder, &in_gazetteer)
 }
 
 /// Coordinates of a place by its name in the gazetteer, or else the nearest spellings that it knows.
 type Locate<'l> = &'l dyn Fn(&str) -> Result<Coordinates, Vec<String>>;
 
 fn parse_with(source: Arc<Source>, folder: &Path, locate: Locate<'_>) -> Result<Config, Report> {
+    match parse_all(source, folder, locate) {
+        (Some(config), report) if report.is_empty() => Ok(config),
+        (_, report) => Err(report),
+    }
+}
+
+/// Everything that is wrong, and what is not.
+fn parse_all(source: Arc<Source>, folder: &Path, locate: Locate<'_>) -> (Option<Config>, Report) {
     let mut cleaned = syntax::clean(&source.text);
     let problems = Problems::new(source, &mut cleaned);
     if cleaned.gave_up {
-        return problems.finish(()).and(Err(Report::default()));
+        return (None, problems.report());
     }
     let (tree, _) = toml::de::DeTable::parse_recoverable(&cleaned.text);
     let spec = spec::read(tree.get_ref(), &problems);
     let config = check::run(spec, &problems, folder, locate);
-    problems.finish(config)
+    (Some(config), problems.report())
 }
 
 #[cfg(test)]

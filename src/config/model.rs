@@ -155,6 +155,8 @@ pub struct Geo {
     pub databases: Vec<PathBuf>,
     /// Database of autonomous systems.
     pub asn_database: Option<PathBuf>,
+    /// Where they are named.
+    pub named_at: Vec<(PathBuf, Spot)>,
 }
 
 /// `[latency]`.

@@ -116,6 +116,12 @@ impl Report {
         Report { problems }
     }
 
+    /// With more problems.
+    pub fn and(mut self, problems: impl IntoIterator<Item = Problem>) -> Self {
+        self.problems.extend(problems);
+        Report::new(self.problems)
+    }
+
     /// True when nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()

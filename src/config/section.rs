@@ -117,10 +117,9 @@ impl Problems {
         })
     }
 
-    /// Everything that was noted; nothing: `value`.
-    pub(crate) fn finish<T>(self, value: T) -> Result<T, Report> {
-        let list = self.list.into_inner();
-        if list.is_empty() { Ok(value) } else { Err(Report::new(list)) }
+    /// Everything that was noted.
+    pub(crate) fn report(self) -> Report {
+        Report::new(self.list.into_inner())
     }
 }
 

@@ -1,6 +1,9 @@
 //! What can go wrong with location data, said so that the person knows what to do next.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Location data that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,4 +45,17 @@ pub enum GeoError {
     /// The inputs of a compilation do not make a table.
     #[error("cannot make a location table: {0}")]
     Unusable(String),
+}
+
+impl GeoError {
+    /// The file that it is about, if it is about one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            GeoError::Unreadable { path, .. }
+            | GeoError::Corrupt { path, .. }
+            | GeoError::WrongKind { path, .. }
+            | GeoError::Unwritable { path, .. } => Some(path),
+            GeoError::Unusable(_) => None,
+        }
+    }
 }

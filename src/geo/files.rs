@@ -1,7 +1,8 @@
 //! The files of a location source: opened and checked, described, released, read again when needed.
 
 use std::{
-    fs,
+    fs::File,
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
@@ -21,14 +22,25 @@ pub(super) enum Source {
 
 impl Source {
     /// Reads a file of either format and checks its layout.
-    pub(super) fn read(path: &Path) -> Result<Self, GeoError> {
-        let bytes = fs::read(path).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
+    fn read(path: &Path, file: &File) -> Result<Self, GeoError> {
+        let bytes = whole(file).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
         Ok(if bytes.starts_with(&MAGIC[..7]) {
             Source::Table(Table::parse(path, &bytes)?)
         } else {
             Source::Database(Database::new(path, bytes)?)
         })
     }
+}
+
+fn open(path: &Path) -> Result<File, GeoError> {
+    File::open(path).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })
+}
+
+fn whole(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize);
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What is known of a file.
@@ -49,6 +61,8 @@ pub struct FileInfo {
 /// Files, in order of precedence.
 pub(super) struct Files {
     infos: Vec<FileInfo>,
+    /// They stay open: what is read again is the file that was read at first, whatever has the name by then.
+    files: Vec<File>,
     /// Their content, until it is released.
     loaded: Mutex<Option<Arc<Vec<Source>>>>,
     /// The same as long as anybody has it.
@@ -72,16 +86,17 @@ impl Files {
         paths: &[PathBuf],
         suits: impl Fn(&Path, &Source) -> Result<(), GeoError>,
     ) -> Result<Self, GeoError> {
-        let mut infos = Vec::new();
-        let mut sources = Vec::new();
+        let (mut infos, mut files, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for path in paths {
-            let source = Source::read(path)?;
+            let file = open(path)?;
+            let source = Source::read(path, &file)?;
             suits(path, &source)?;
             infos.push(describe(path, &source)?);
+            files.push(file);
             sources.push(source);
         }
         let sources = Arc::new(sources);
-        Ok(Files { infos, shared: Mutex::new(Arc::downgrade(&sources)), loaded: Mutex::new(Some(sources)) })
+        Ok(Files { infos, files, shared: Mutex::new(Arc::downgrade(&sources)), loaded: Mutex::new(Some(sources)) })
     }
 
     pub(super) fn infos(&self) -> &[FileInfo] {
@@ -105,8 +120,8 @@ impl Files {
         if let Some(sources) = shared.upgrade() {
             return Ok(sources);
         }
-        let read: Vec<Source> = self.infos.iter().map(|info| Source::read(&info.path)).collect::<Result<_, _>>()?;
-        let sources = Arc::new(read);
+        let read = self.infos.iter().zip(&self.files).map(|(info, file)| Source::read(&info.path, file));
+        let sources = Arc::new(read.collect::<Result<Vec<_>, _>>()?);
         *shared = Arc::downgrade(&sources);
         Ok(sources)
     }

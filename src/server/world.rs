@@ -19,7 +19,8 @@ use crate::{
     answer::explain::{self, Circumstances, Explanation},
     config::{
         self, AdminToken, Config, Problem, Report, cookie_secrets,
-        model::{Region, RegionId},
+        model::{Region, RegionId, ZoneText},
+        report::Spot,
     },
     geo::{AsnTable, GeoError, Locations},
     health::{self, Endpoint, Targets},
@@ -115,7 +116,11 @@ impl World {
     /// # Errors
     /// As [`World::load`].
     pub fn load_after(path: &Path, past: Past) -> Result<World, Report> {
-        World::compile_after(config::load(path)?, path, past)
+        match config::read(path) {
+            (Some(config), report) if report.is_empty() => World::compile_after(config, path, past),
+            (Some(config), report) => Err(report.and(faults_beside(&config))),
+            (None, report) => Err(report),
+        }
     }
 
     /// Compiles a configuration that was read from `path`.
@@ -137,7 +142,7 @@ impl World {
         files.add_included(&config, &contents);
         measured.rows.extend(past.learnt);
         let Draft { mut plan, specs } = Draft::new(&config, &contents);
-        let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
+        let told = |error| Report::from(about(&config, &error));
         let sites = sites(&config, &past.penalties_ms);
         let atlas = GeoAtlas::new(&locations, asns.as_ref(), &measured.rows).map_err(told)?;
         let estimator = intake::learn(&Prior::FITTED, &sites, &measured.rows, &atlas);
@@ -198,7 +203,7 @@ impl World {
         let config = self.config.clone();
         let mut measured = measured::read(&config, now).map_err(Report::new)?;
         measured.rows.extend(learnt);
-        let told = |error: GeoError| Report::from(Problem::new(error.to_string()));
+        let told = |error| Report::from(about(&config, &error));
         let asns = self.asns.as_deref();
         let _held = (self.locations.hold().map_err(told)?, asns.map(AsnTable::hold).transpose().map_err(told)?);
         let sites = sites(&config, penalties_ms);
@@ -375,7 +380,7 @@ impl Parts {
             problems.extend(wrong);
             Measured::default()
         });
-        let mut keep = |error: GeoError| problems.push(Problem::new(error.to_string()));
+        let mut keep = |error| problems.push(about(config, &error));
         let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
         let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
         let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
@@ -388,6 +393,40 @@ impl Parts {
             }
             _ => Err(Report::new(problems)),
         }
+    }
+}
+
+/// What else is wrong in the files that a configuration names which has errors of its own: only what does not follow from those.
+fn faults_beside(config: &Config) -> Vec<Problem> {
+    let mut problems = content::gather(config).err().unwrap_or_default().problems;
+    // What is said of a zone as a whole, or of a route, may only follow from what was written wrong.
+    problems.retain(|problem| problem.spot.as_ref().is_none_or(|spot| is_of_records(config, spot)));
+    problems.extend(Locations::open(&config.geo.databases).err().map(|error| about(config, &error)));
+    let asns = config.geo.asn_database.as_deref().map(AsnTable::open);
+    problems.extend(asns.and_then(Result::err).map(|error| about(config, &error)));
+    problems.extend(config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).and_then(Result::err));
+    problems.extend(config.admin.token_file.as_deref().map(AdminToken::read).and_then(Result::err));
+    problems
+}
+
+/// A place in the records of a zone, and not in the rest of the configuration file.
+fn is_of_records(config: &Config, spot: &Spot) -> bool {
+    let is_same_file = |other: &Spot| other.source.name == spot.source.name;
+    let holds = |text: &ZoneText| {
+        let held = text.spot.span.start <= spot.span.start && spot.span.end <= text.spot.span.end;
+        held && is_same_file(&text.spot)
+    };
+    config.zones.iter().all(|zone| !is_same_file(&zone.spot))
+        || config.zones.iter().any(|zone| zone.texts.iter().any(holds))
+}
+
+/// A database's error, where the configuration names the database.
+fn about(config: &Config, error: &GeoError) -> Problem {
+    let named_at =
+        |path: &Path| config.geo.named_at.iter().find(|(named, _)| named == path).map(|(_, spot)| spot.clone());
+    match error.path().and_then(named_at) {
+        Some(spot) => Problem::at(spot, error.to_string()),
+        None => Problem::new(error.to_string()),
     }
 }
 

@@ -14,6 +14,7 @@ mod zones;
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -77,10 +78,20 @@ fn build_listen(spec: &ServerSpec, problems: &Problems) -> Vec<Listen> {
         if at.value.port() != 0 && listen.iter().any(|l| l.address == at.value) {
             let message = format!("{} stands here twice", quote(&at.value.to_string()));
             problems.add(&at.span, message, "remove one of the two");
+        } else if let Some(whole) = listen.iter().find(|l| overlap(l.address, at.value)) {
+            let all = if whole.address.ip().is_unspecified() { whole.address } else { at.value };
+            let message = format!("{} holds the other address on the same port, too", quote(&all.to_string()));
+            problems.add(&at.span, message, "remove one of the two");
         }
         listen.push(Listen { address: at.value, is_default: !spec.listen.is_given() });
     }
     listen
+}
+
+/// One of the two is every address of the other's family, on the same port.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_whole = one.ip().is_unspecified() || other.ip().is_unspecified();
+    is_whole && one != other && one.is_ipv4() == other.is_ipv4() && one.port() == other.port() && one.port() != 0
 }
 
 /// Both serve TCP, so that one port cannot have both.
@@ -183,7 +194,10 @@ impl Context<'_> {
         if !asn.value.is_empty() {
             self.note_unreadable(asn, "ASN database", "an .mmdb file");
         }
-        Geo { databases, asn_database: (!asn.value.is_empty()).then(|| self.folder.join(&asn.value)) }
+        let asn_database = (!asn.value.is_empty()).then(|| self.folder.join(&asn.value));
+        let named = spec.databases.value.iter().chain([asn]);
+        let named_at = named.map(|at| (self.folder.join(&at.value), self.problems.spot(at.span.clone()))).collect();
+        Geo { databases, asn_database, named_at }
     }
 
     fn build_latency(&self, spec: &LatencySpec, region: &At<String>) -> Latency {

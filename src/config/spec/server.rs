@@ -40,7 +40,7 @@ pub(crate) struct EncryptedSpec {
     pub dot: Vec<At<SocketAddr>>,
     pub doq: Vec<At<SocketAddr>>,
     pub doh: Vec<At<SocketAddr>>,
-    /// False when something was written as an address, right or wrong.
+    /// It does not say where to listen, not even that it is nowhere.
     pub lists_nothing: bool,
     /// `None`: missing, which has been noted.
     pub certificate: Option<At<String>>,
@@ -130,7 +130,7 @@ fn read_encrypted(section: &Section<'_>) -> EncryptedSpec {
     let mut lists_nothing = !section.lost_lines();
     let mut addresses = |name: &str, usual_port: u16| {
         let texts = section.texts(name);
-        lists_nothing &= texts.is_sound() && texts.value.is_empty();
+        lists_nothing &= !section.has(name);
         let mut list = Vec::new();
         for text in texts.value {
             match listen_address_or_port(&text.value, usual_port) {

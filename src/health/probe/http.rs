@@ -110,7 +110,10 @@ async fn over_http2(
 
 /// The request: by HTTP/1.1 with a Host header, by HTTP/2 with the authority in its URI.
 fn request(check: &HttpCheck, host: &str, is_http2: bool) -> Result<Request<Empty<Bytes>>, ProbeError> {
-    let authority = authority(host, check.port, check.tls);
+    // As written: virtual hosts go by the name that users ask for, whatever the port that is probed.
+    let is_name = |written: &&String| written.parse::<IpAddr>().is_err();
+    let as_written = check.host.as_ref().filter(is_name);
+    let authority = as_written.cloned().unwrap_or_else(|| authority(host, check.port, check.tls));
     let wrong = |error: http::Error| ProbeError::Request(format!("{error} ({authority}{})", check.path));
     let path = encoded(&check.path);
     let uri = match is_http2 {
@@ -290,6 +293,13 @@ mod tests {
         let two = request(&check, "app.example", true).unwrap();
         assert_eq!(two.uri(), "https://app.example:8080/up?x=1");
         assert!(!two.headers().contains_key("host") && !two.headers().contains_key("connection"));
+    }
+
+    #[test]
+    fn a_host_of_the_check_is_sent_as_written() {
+        let check = check("/", Some("www.example"));
+        assert_eq!(request(&check, "www.example", false).unwrap().headers()["host"], "www.example");
+        assert_eq!(request(&check, "www.example", true).unwrap().uri(), "http://www.example/");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What may not stand together in a zone: aliases beside data, routes beside records or under a delegation. Records that no
-//! question can reach (under a delegation or a DNAME, outside the zone) are told and left out, as other servers load them, too.
+//! question can reach (under a delegation or a DNAME) are told and left out, as other servers load them, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -186,8 +186,8 @@ pub fn check(subject: &Subject<'_>) -> Findings {
 fn outside(subject: &Subject<'_>, sets: &[Set], findings: &mut Findings) {
     let origin = &subject.zone.origin;
     for set in sets {
-        let message = format!("`{}` lies outside the zone `{origin}` and is left out", set.owner);
-        findings.warnings.push(problem(set.spot(), message, "only names that end in the zone's own may stand in it"));
+        let message = format!("`{}` lies outside the zone `{origin}`", set.owner);
+        findings.problems.push(problem(set.spot(), message, "only names that end in the zone's own may stand in it"));
         findings.hidden.push(true);
     }
 }
