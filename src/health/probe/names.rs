@@ -2,7 +2,7 @@
 //! of each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -53,7 +53,7 @@ struct Addresses {
     name: String,
     net: NetProbe,
     deadline: Instant,
-    waiting: std::vec::IntoIter<IpAddr>,
+    waiting: VecDeque<IpAddr>,
     under_way: JoinSet<Ended>,
 }
 
@@ -63,7 +63,7 @@ impl Addresses {
         if Instant::now() >= self.deadline {
             return false;
         }
-        let Some(address) = self.waiting.next() else { return false };
+        let Some(address) = self.waiting.pop_front() else { return false };
         let (check, name, tls, deadline) = (self.check.clone(), self.name.clone(), self.net.tls.clone(), self.deadline);
         self.under_way.spawn(async move { (probe_address(&check, address, Some(&name), &tls, deadline).await, place) });
         true
@@ -106,10 +106,10 @@ pub async fn probe(
         Err(error) => return ProbeResult::failed(unresolved(error, &check), begun.elapsed()),
     };
     let seen_late = net.late.take(&name, &check);
-    let waiting = found.addresses.to_vec().into_iter();
+    let waiting = found.addresses.iter().copied().collect();
     let mut probes = Addresses { check, name, net, deadline, waiting, under_way: JoinSet::new() };
     probes.begin(None);
-    while !probes.waiting.as_slice().is_empty()
+    while !probes.waiting.is_empty()
         && let Ok(place) = spare.clone().try_acquire_owned()
     {
         probes.begin(Some(place));
@@ -135,7 +135,7 @@ pub async fn probe(
         probes.begin(place);
     }
     let total = begun.elapsed();
-    let left = probes.waiting.as_slice().len();
+    let left = probes.waiting.len();
     let result = match (untold, failed) {
         (Some(untold), _) => untold,
         (None, Some(failed)) if left == 0 => failed,

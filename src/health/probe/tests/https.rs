@@ -11,7 +11,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{names::named, *};
-use crate::{health::install_crypto_provider, sys::names::addresses_of};
+use crate::health::{install_crypto_provider, testing::net_probe_trusting};
 
 pub(super) type Ca = CertifiedIssuer<'static, KeyPair>;
 
@@ -79,7 +79,7 @@ async fn tls_server(
 }
 
 pub(super) fn trusting(ca: &Ca) -> NetProbe {
-    NetProbe::new(TrustedRoots::Only(vec![ca.der().clone()]), Arc::new(addresses_of))
+    net_probe_trusting(TrustedRoots::Only(vec![ca.der().clone()]))
 }
 
 pub(super) fn https(at: SocketAddr, host: Option<&str>, verify_tls: bool) -> Check {
@@ -201,7 +201,7 @@ async fn plain_http_on_an_https_port_is_a_tls_failure() {
 
 #[tokio::test]
 async fn a_host_without_ca_bundle_still_probes_what_needs_none() {
-    let nobody = NetProbe::new(TrustedRoots::Only(Vec::<CertificateDer<'static>>::new()), Arc::new(addresses_of));
+    let nobody = net_probe_trusting(TrustedRoots::Only(Vec::<CertificateDer<'static>>::new()));
     let plain = answering(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]).await;
     let loopback = || Endpoint::Address(IpAddr::from([127, 0, 0, 1]));
     assert!(probe_with(&nobody, loopback(), http_within(plain, AMPLE, |_| {})).await.is_success());
