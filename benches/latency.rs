@@ -1,6 +1,7 @@
 //! What the estimates are worth: regions drawn at random among cities, every other city a client, its country left out of what the
-//! estimator learns. `cargo bench --bench latency -- CITIES.csv RTT.csv [--draws N] [--draw FILE.svg]` prints the mean regret of each
-//! way to choose, and draws it.
+//! estimator learns. `cargo bench --bench latency -- CITIES.csv RTT.csv [--draws N] [--seed N] [--set SCALE=VALUE] [--draw FILE.svg]`
+//! prints the mean regret of each way to choose, and draws it; `--set` tries another value of one of the prior's scales, and may stand
+//! several times.
 //!
 //! `cargo bench --bench latency -- --rebuild [CITY.mmdb]` prints what it costs to make the maps anew.
 //!
@@ -30,7 +31,7 @@ use isochrone::{
 const REGIONS: [usize; 2] = [8, 20];
 
 /// Ways to choose, in the order of the columns.
-const WAYS: [&str; 9] = [
+const WAYS: [&str; 17] = [
     "nearest by distance",
     "estimates from other countries",
     "their two best measured",
@@ -39,6 +40,14 @@ const WAYS: [&str; 9] = [
     "two nearest measured, estimates",
     "three nearest measured, estimates",
     "only two nearest of every city measured",
+    "only three nearest of every city measured",
+    "only two best of every city measured",
+    "only three best of every city measured",
+    "only two lowest of every city measured",
+    "only three lowest of every city measured",
+    "two lowest measured, estimates",
+    "two random measured, estimates",
+    "only two random of every city measured",
     "nothing measured, the model",
 ];
 
@@ -56,6 +65,7 @@ impl Cities {
                     country: CountryCode::new(&row["cc"]),
                     continent: Continent::from_code(&row["continent"]),
                     coordinates: Some(Coordinates { latitude: number("lat"), longitude: number("lon") }),
+                    within_km: 100,
                 };
                 (row["id"].clone(), place)
             })
@@ -96,10 +106,6 @@ impl Atlas for Cities {
     fn places_of_system(&self, _: u32) -> Vec<Place> {
         Vec::new()
     }
-
-    fn slack_km(&self) -> f64 {
-        0.0
-    }
 }
 
 fn network(city: usize) -> IpNet {
@@ -121,6 +127,7 @@ impl Random {
 
 /// One draw of regions.
 struct Draw<'c> {
+    prior: &'c Prior,
     cities: &'c Cities,
     regions: Vec<usize>,
     sites: Vec<RegionSite>,
@@ -128,7 +135,7 @@ struct Draw<'c> {
 }
 
 impl<'c> Draw<'c> {
-    fn new(cities: &'c Cities, count: usize, random: &mut Random) -> Draw<'c> {
+    fn new(prior: &'c Prior, cities: &'c Cities, count: usize, random: &mut Random) -> Draw<'c> {
         let n = cities.places.len();
         let mut order: Vec<usize> = (0..n).collect();
         for i in 0..count {
@@ -137,7 +144,7 @@ impl<'c> Draw<'c> {
         let regions = order[..count].to_vec();
         let site = |city: &usize| RegionSite::new(cities.places[*city].coordinates.expect("a city"), 0.0);
         let clients = (0..n).filter(|city| !regions.contains(city)).collect();
-        Draw { cities, sites: regions.iter().map(site).collect(), regions, clients }
+        Draw { prior, cities, sites: regions.iter().map(site).collect(), regions, clients }
     }
 
     fn truth_ms(&self, city: usize, region: usize) -> f32 {
@@ -170,7 +177,7 @@ impl<'c> Draw<'c> {
     }
 
     fn learn(&self, rows: &[Row]) -> Estimator {
-        learn(&Prior::FITTED, &self.sites, rows, self.cities)
+        learn(self.prior, &self.sites, rows, self.cities)
     }
 
     fn ranked(&self, estimator: &Estimator, city: usize) -> Vec<usize> {
@@ -180,30 +187,55 @@ impl<'c> Draw<'c> {
         self.order(city, |region| ms[region])
     }
 
+    /// After every city was measured to the first `count` regions of an order, and to nothing else.
+    fn only(&self, count: usize, order: impl Fn(usize) -> Vec<usize>) -> Estimator {
+        let rows: Vec<Row> = self.clients.iter().flat_map(|city| self.rows(*city, &order(*city)[..count])).collect();
+        self.learn(&rows)
+    }
+
     /// What each way to choose loses each client, in milliseconds.
     fn regrets(&self) -> Vec<[f32; WAYS.len()]> {
         let country = |city: usize| self.cities.places[city].country;
-        let everybody: Vec<Row> =
-            self.clients.iter().flat_map(|city| self.rows(*city, &self.nearest(*city)[..2])).collect();
-        let by_two_of_all = self.learn(&everybody);
-        let unmeasured = Estimator::unmeasured(&self.sites);
         let mut learnt: HashMap<Option<CountryCode>, (Vec<Row>, Estimator)> = HashMap::new();
-        let regrets = self.clients.iter().map(|&city| {
-            let (others, estimator) = learnt.entry(country(city)).or_insert_with(|| {
+        for &city in &self.clients {
+            learnt.entry(country(city)).or_insert_with(|| {
                 let abroad = self.clients.iter().filter(|other| country(**other) != country(city));
                 let rows: Vec<Row> = abroad.flat_map(|other| self.rows(*other, &self.nearest(*other))).collect();
                 let estimator = self.learn(&rows);
                 (rows, estimator)
             });
-            let (near, best) = (self.nearest(city), self.ranked(estimator, city));
+        }
+        let best = |city: usize| self.ranked(&learnt[&country(city)].1, city);
+        let nearest = |city: usize| self.nearest(city);
+        let lowest = |city: usize| self.order(city, |region| self.truth_ms(city, region));
+        let random = |city: usize| {
+            let mut random = Random(city as u64 * 1000 + self.regions[0] as u64);
+            let mut order = self.nearest(city);
+            for i in 0..order.len() {
+                let left = order.len() - i;
+                order.swap(i, i + random.next() % left);
+            }
+            order
+        };
+        let only = [
+            self.only(2, nearest),
+            self.only(3, nearest),
+            self.only(2, best),
+            self.only(3, best),
+            self.only(2, lowest),
+            self.only(3, lowest),
+            self.only(2, random),
+        ];
+        let unmeasured = Estimator::unmeasured(&self.sites);
+        let regrets = self.clients.iter().map(|&city| {
+            let others = &learnt[&country(city)].0;
+            let (near, best, lowest) = (nearest(city), best(city), lowest(city));
             let after = |measured: &[usize]| {
                 let rows: Vec<Row> = others.iter().copied().chain(self.rows(city, measured)).collect();
                 self.ranked(&self.learn(&rows), city)[0]
             };
-            let lower = *near[..2]
-                .iter()
-                .min_by(|a, b| self.truth_ms(city, **a).total_cmp(&self.truth_ms(city, **b)))
-                .expect("two");
+            let lower = *lowest.iter().find(|region| near[..2].contains(region)).expect("two are near");
+            let by_only = only.each_ref().map(|estimator| self.ranked(estimator, city)[0]);
             let chosen = [
                 near[0],
                 best[0],
@@ -212,11 +244,18 @@ impl<'c> Draw<'c> {
                 lower,
                 after(&near[..2]),
                 after(&near[..3]),
-                self.ranked(&by_two_of_all, city)[0],
+                by_only[0],
+                by_only[1],
+                by_only[2],
+                by_only[3],
+                by_only[4],
+                by_only[5],
+                after(&lowest[..2]),
+                after(&random(city)[..2]),
+                by_only[6],
                 self.ranked(&unmeasured, city)[0],
             ];
-            let lowest_ms = near.iter().map(|region| self.truth_ms(city, *region)).fold(f32::INFINITY, f32::min);
-            chosen.map(|region| self.truth_ms(city, region) - lowest_ms)
+            chosen.map(|region| self.truth_ms(city, region) - self.truth_ms(city, lowest[0]))
         });
         regrets.collect()
     }
@@ -235,11 +274,11 @@ struct Found {
     worse_unmeasured: usize,
 }
 
-fn run(cities: &Cities, regions: usize, draws: usize) -> Found {
-    let mut random = Random(1);
+fn run(prior: &Prior, cities: &Cities, regions: usize, draws: usize, seed: u64) -> Found {
+    let mut random = Random(seed);
     let (mut all, mut worse, mut worst_ms, mut worse_unmeasured) = (Vec::new(), 0, f32::NEG_INFINITY, 0);
     for _ in 0..draws {
-        let regrets = Draw::new(cities, regions, &mut random).regrets();
+        let regrets = Draw::new(prior, cities, regions, &mut random).regrets();
         let mean = |way: usize| regrets.iter().map(|r| r[way]).sum::<f32>() / regrets.len() as f32;
         worse += usize::from(mean(1) > mean(0) + 0.5);
         worst_ms = worst_ms.max(mean(1) - mean(0));
@@ -302,6 +341,32 @@ fn drawn(found: &[Found]) -> String {
     out + "</svg>\n"
 }
 
+/// Sets one of the scales: `caution=0.1`.
+fn set(prior: &mut Prior, setting: &str) {
+    let (name, value) = setting.split_once('=').expect("SCALE=VALUE");
+    let value: f32 = value.parse().expect("a number");
+    match name {
+        "spread_base_ms" => prior.spread_base_ms = value,
+        "spread_slope" => prior.spread_slope = value,
+        "intercept_var" => prior.intercept_var = value,
+        "slope_var" => prior.slope_var = value,
+        "offset_var" => prior.offset_var = value,
+        "field_var" => prior.field_var = value,
+        "field_km" => prior.field_km = value.into(),
+        "local_var" => prior.local_var = value,
+        "country_var" => prior.country_var = value,
+        "asn_var" => prior.asn_var = value,
+        "regions_common" => prior.regions_common = value.into(),
+        "regions_km" => prior.regions_km = value.into(),
+        "regions_own" => prior.regions_own = value.into(),
+        "noise_base_ms" => prior.noise_base_ms = value,
+        "noise_slope" => prior.noise_slope = value,
+        "freedom" => prior.freedom = value,
+        "caution" => prior.caution = value,
+        _ => panic!("`{name}` is no scale of the prior"),
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let after = |name: &str| {
@@ -313,12 +378,17 @@ fn main() {
     }
     let [cities, round_trips] =
         arguments.get(..2).and_then(|list| <&[String; 2]>::try_from(list).ok()).unwrap_or_else(|| {
-            println!("nothing to do: cargo bench --bench latency -- CITIES.csv RTT.csv [--draws N] [--draw FILE.svg], or -- --rebuild [CITY.mmdb]");
+            println!("nothing to do: cargo bench --bench latency -- CITIES.csv RTT.csv [--draws N] [--seed N] [--set SCALE=VALUE] [--draw FILE.svg], or -- --rebuild [CITY.mmdb]");
             std::process::exit(0);
         });
     let draws = after("--draws").map_or(100, |n| n.parse().expect("a number of draws"));
     let cities = Cities::read(cities, round_trips);
-    let found = REGIONS.map(|regions| run(&cities, regions, draws));
+    let seed = after("--seed").map_or(1, |n| n.parse().expect("a number"));
+    let mut prior = Prior::FITTED;
+    for pair in arguments.windows(2).filter(|pair| pair[0] == "--set") {
+        set(&mut prior, &pair[1]);
+    }
+    let found = REGIONS.map(|regions| run(&prior, &cities, regions, draws, seed));
     for one in &found {
         println!(
             "\n{} regions, {draws} draws; estimates from other countries are worse than distance by over 0.5 ms in {} of them, by {:.1} ms in \

@@ -31,6 +31,15 @@ pub fn is_large(code: CountryCode) -> bool {
     LARGE.contains(&code.as_str())
 }
 
+/// How far from a country's centre its addresses are, in kilometres: all but those of far islands.
+pub fn within_km(code: CountryCode) -> u16 {
+    match &code.0 {
+        b"RU" | b"US" => 6_000,
+        _ if is_large(code) => 3_000,
+        _ => 1_500,
+    }
+}
+
 const LARGE: [&str; 31] = [
     "AO", "AQ", "AR", "AU", "BO", "BR", "CA", "CD", "CN", "CO", "DZ", "EG", "ET", "GL", "ID", "IN", "IR", "KZ", "LY",
     "ML", "MN", "MR", "MX", "NE", "PE", "RU", "SA", "SD", "TD", "US", "ZA",

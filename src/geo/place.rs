@@ -109,4 +109,6 @@ pub struct Place {
     pub continent: Option<Continent>,
     /// Where on the map: the data's coordinates, or else the country's population-weighted centre.
     pub coordinates: Option<Coordinates>,
+    /// How far from there the address may well be, in kilometres.
+    pub within_km: u16,
 }

@@ -37,7 +37,7 @@ impl Datum for Place {
         let point = self.coordinates.map_or(0, |point| {
             1 << 64 | u128::from(point.latitude.to_bits()) << 32 | u128::from(point.longitude.to_bits())
         });
-        u128::from(country) << 96 | u128::from(continent) << 80 | point
+        u128::from(self.within_km) << 112 | u128::from(country) << 96 | u128::from(continent) << 80 | point
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Record {
     pub(super) country: Option<CountryCode>,
     pub(super) continent: Option<Continent>,
     pub(super) coordinates: Option<Coordinates>,
+    /// How far off these may be, in kilometres, where the data says.
+    pub(super) radius_km: Option<u16>,
     pub(super) asn: Option<u32>,
     /// Records of location databases are maps.
     pub(super) is_map: bool,
@@ -27,16 +29,33 @@ pub(super) struct Record {
 impl Record {
     /// The place, completed from the country table; `None` where nothing is known.
     pub(super) fn place(&self) -> Option<Place> {
-        place(self.country, self.continent, self.coordinates)
+        place(self.country, self.continent, self.coordinates, || self.within_km())
+    }
+
+    /// In few steps, so that places do not become many that differ in this alone.
+    fn within_km(&self) -> u16 {
+        match self.radius_km {
+            None | Some(..=100) => CITY_WITHIN_KM,
+            Some(..=200) => 200,
+            Some(..=500) => 500,
+            // The most that data say: a point somewhere in the country.
+            Some(_) => self.country.map_or(COUNTRY_WITHIN_KM, country::within_km),
+        }
     }
 }
 
-/// A place from what is known: the continent and the coordinates default to the country's. `None` without country and
-/// coordinates.
+/// Coordinates of which nothing else is said are those of a city, and not always of the right one.
+const CITY_WITHIN_KM: u16 = 100;
+/// A point somewhere in a country that is not known.
+const COUNTRY_WITHIN_KM: u16 = 1_500;
+
+/// A place from what is known: the continent and the coordinates default to the country's. `within_km` tells how far off the
+/// coordinates may be. `None` without country and coordinates.
 pub(super) fn place(
     country: Option<CountryCode>,
     continent: Option<Continent>,
     coordinates: Option<Coordinates>,
+    within_km: impl FnOnce() -> u16,
 ) -> Option<Place> {
     let country = country.filter(|code| !matches!(&code.0, b"ZZ" | b"XX")); // "unknown" in ISO 3166 and in some data
     let known = country.and_then(country::find);
@@ -44,6 +63,11 @@ pub(super) fn place(
         country,
         continent: continent.or(known.map(|country| country.continent)),
         coordinates: coordinates.or(known.map(|country| country.centre)),
+        within_km: match (coordinates, known) {
+            (Some(_), _) => within_km(),
+            (None, Some(country)) => country::within_km(country.code),
+            (None, None) => 0,
+        },
     })
 }
 
@@ -59,7 +83,7 @@ impl Record {
             return Ok(Record::default());
         }
         let mut record = Record { is_map: true, ..Record::default() };
-        let (mut latitude, mut longitude) = (Number::Absent, Number::Absent);
+        let (mut latitude, mut longitude, mut radius) = (Number::Absent, Number::Absent, Number::Absent);
         for _ in 0..size {
             match at.key()? {
                 b"country" | b"country_code" => {
@@ -70,10 +94,11 @@ impl Record {
                 }
                 b"location" => {
                     let field = Field::decode(&mut at, 0)?;
-                    (latitude, longitude) = (field.latitude, field.longitude);
+                    (latitude, longitude, radius) = (field.latitude, field.longitude, field.radius);
                 }
                 b"latitude" => latitude = Field::decode(&mut at, 0)?.number,
                 b"longitude" => longitude = Field::decode(&mut at, 0)?.number,
+                b"accuracy_radius" => radius = Field::decode(&mut at, 0)?.number,
                 b"autonomous_system_number" | b"asn" => {
                     record.asn = Field::decode(&mut at, 0)?.asn()?.or(record.asn);
                 }
@@ -81,6 +106,7 @@ impl Record {
             }
         }
         record.coordinates = coordinates(latitude, longitude)?;
+        record.radius_km = if let Number::Value(km) = radius { Some(km.clamp(0.0, 65_535.0) as u16) } else { None };
         Ok(record)
     }
 }
@@ -134,6 +160,8 @@ struct Field {
     latitude: Number,
     /// Of a map.
     longitude: Number,
+    /// Of a map.
+    radius: Number,
 }
 
 /// A country is a map with a code in it. Pointers can make rings, so that some bound must be.
@@ -164,6 +192,7 @@ impl Field {
                         b"iso_code" | b"code" => field.code = Field::decode(inside, depth + 1)?.code,
                         b"latitude" => field.latitude = Field::decode(inside, depth + 1)?.number,
                         b"longitude" => field.longitude = Field::decode(inside, depth + 1)?.number,
+                        b"accuracy_radius" => field.radius = Field::decode(inside, depth + 1)?.number,
                         _ => inside.skip()?,
                     }
                 }
@@ -238,5 +267,22 @@ mod tests {
         assert_eq!(record.country.unwrap().as_str(), "DE");
         assert_eq!(record.coordinates, Some(Coordinates { latitude: 50.0, longitude: 8.0 }));
         assert_eq!(Record::decode(flat, 0, &mut Shared::default()), Ok(record));
+    }
+
+    #[test]
+    fn how_far_off_a_place_may_be_is_the_datas_word_or_the_countrys() {
+        let within_km =
+            |data: &[u8]| Record::decode(data, 0, &mut Shared::default()).unwrap().place().unwrap().within_km;
+        let of_radius = |radius: &[u8]| {
+            let nested = b"\xe2\x47country\xe1\x48iso_code\x42DE\x48location\xe3\x48latitude\x68\x40\x49\0\0\0\0\0\0\x49longitude\
+                \x68\x40\x20\0\0\0\0\0\0\x4faccuracy_radius";
+            within_km(&[&nested[..], radius].concat())
+        };
+        assert_eq!(within_km(b"\xe3\x4ccountry_code\x42DE\x48latitude\x4250\x49longitude\x418"), 100);
+        assert_eq!(
+            [&b"\xa1\x05"[..], b"\xa1\xc8", b"\xa2\x01\xf4", b"\xa2\x03\xe8"].map(of_radius),
+            [100, 200, 500, 1_500]
+        );
+        assert_eq!([&b"\xe1\x4ccountry_code\x42DE"[..], b"\xe1\x4ccountry_code\x42US"].map(within_km), [1_500, 6_000]);
     }
 }

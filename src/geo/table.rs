@@ -21,6 +21,7 @@ use std::{
 };
 
 use super::{
+    country,
     error::GeoError,
     place::{Coordinates, CountryCode, Place},
     ranges::{Family, Interner, Range, Ranges},
@@ -235,6 +236,9 @@ impl Table {
     }
 }
 
+/// So far may a client be from the mean place of its cell, if that is a square of four degrees, in kilometres.
+const CELL_WITHIN_KM: u16 = 600;
+
 /// The places of the cells; number 0 is the gap.
 fn read_cells(body: &mut Reader<'_>) -> Result<Vec<Option<Place>>, String> {
     let cells = u16::from_le_bytes(body.array()?);
@@ -252,7 +256,9 @@ fn read_cells(body: &mut Reader<'_>) -> Result<Vec<Option<Place>>, String> {
         if latitude.abs() > 90.0 || longitude.abs() > 180.0 {
             return Err(format!("coordinates {latitude}, {longitude} that are not on the globe"));
         }
-        places.push(record::place(country, None, Some(Coordinates { latitude, longitude })));
+        // A large country's cell is a square of a few degrees, any other's the whole country.
+        let within_km = || country.filter(|code| !country::is_large(*code)).map_or(CELL_WITHIN_KM, country::within_km);
+        places.push(record::place(country, None, Some(Coordinates { latitude, longitude }), within_km));
     }
     Ok(places)
 }

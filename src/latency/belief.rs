@@ -11,14 +11,15 @@ pub struct Kinship {
 }
 
 impl Kinship {
-    /// Of `sites`: far apart they share `common`, and the rest falls by 1/e over every `km` kilometres.
-    pub fn new(sites: &[RegionSite], common: f64, km: f64) -> Self {
+    /// Of `sites`: far apart they share `common`, and the rest falls by 1/e over every `km` kilometres. But `own` of it is what each
+    /// has by itself: two regions in one city are reached over other providers, and one that was measured is not the other.
+    pub fn new(sites: &[RegionSite], common: f64, km: f64, own: f64) -> Self {
         let regions = sites.len();
         let mut likeness = vec![1.0; regions * regions];
         for (a, site) in sites.iter().enumerate() {
             for (b, other) in sites.iter().enumerate().filter(|(b, _)| *b != a) {
                 let distance_km = site.direction().distance_km(other.direction());
-                likeness[a * regions + b] = common + (1.0 - common) * (-distance_km / km).exp();
+                likeness[a * regions + b] = (1.0 - own) * (common + (1.0 - common) * (-distance_km / km).exp());
             }
         }
         Kinship { regions, likeness }
@@ -182,7 +183,7 @@ mod tests {
     /// Regions along the equator, ten degrees apart.
     fn kinship(regions: usize) -> Kinship {
         let site = |n: usize| RegionSite::new(Coordinates { latitude: 0.0, longitude: 10.0 * n as f32 % 180.0 }, 0.0);
-        Kinship::new(&(0..regions).map(site).collect::<Vec<_>>(), 0.3, 1500.0)
+        Kinship::new(&(0..regions).map(site).collect::<Vec<_>>(), 0.3, 1500.0, 0.0)
     }
 
     fn observed(region: usize, error: f32, noise_var: f32) -> Observed {

@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
+    candidates::{Choice, passed_over},
     estimate::{Direction, Estimate, EstimateSource, RegionSite},
     field::{Field, FieldRoom},
     intake::Counts,
@@ -40,6 +41,8 @@ pub struct Estimator {
     pub(super) known_systems: HashSet<u32>,
     pub(super) v4: PrefixTable,
     pub(super) v6: PrefixTable,
+    /// How what was measured was chosen.
+    pub(super) choice: Choice,
     pub(super) counts: Counts,
 }
 
@@ -87,16 +90,18 @@ pub struct Room {
     belief: Belief,
     model_ms: Vec<f32>,
     km: Vec<f64>,
+    slack_km: f64, // so far off the place may be
     observed: Vec<Observed>,
     chain: Vec<u32>,
     is_own: Vec<bool>, // by region: the network was measured to it
+    least_ms: f32,     // no region that the network was not measured to is better than this
 }
 
 impl Estimator {
     /// Of the distance model alone.
     pub fn unmeasured(sites: &[RegionSite]) -> Self {
         let prior = Prior::FITTED;
-        let kinship = Kinship::new(sites, prior.regions_common, prior.regions_km);
+        let kinship = Kinship::new(sites, prior.regions_common, prior.regions_km, prior.regions_own);
         Estimator {
             trend: Trend::none(sites.len()),
             field: Field::new(&prior, &kinship, &[]),
@@ -110,6 +115,7 @@ impl Estimator {
             known_systems: HashSet::new(),
             v4: PrefixTable::default(),
             v6: PrefixTable::default(),
+            choice: Choice::default(),
             counts: Counts::default(),
         }
     }
@@ -173,7 +179,8 @@ impl Estimator {
 
     /// The milliseconds by which regions are ranked and their standard deviation, from what `believe` left in the room.
     fn rank_ms(&self, region: usize, is_measured: bool, room: &Room) -> (f32, f32) {
-        let (model_ms, floor_ms) = (room.model_ms[region], model::fibre_floor_ms(room.km[region]));
+        let model_ms = room.model_ms[region];
+        let floor_ms = model::fibre_floor_ms((room.km[region] - room.slack_km).max(0.0));
         let spread_ms = self.prior.spread_ms(model_ms);
         let error = room.belief.mean[region] + self.trend.at(region, model_ms);
         let sd_ms = spread_ms * room.belief.var[region].max(0.0).sqrt();
@@ -181,6 +188,8 @@ impl Estimator {
         // Where light would have to be exceeded the order is still that of distance.
         let least_ms = if own { floor_ms } else { floor_ms + LEAST_ABOVE_LIGHT * (model_ms - floor_ms) };
         let caution_ms = if is_measured && !own { self.prior.caution * sd_ms } else { 0.0 };
+        let least_ms =
+            if is_measured && !own && self.choice.is_open(region) { least_ms.max(room.least_ms) } else { least_ms };
         ((model_ms + spread_ms * error).max(least_ms) + caution_ms + self.sites[region].added_ms(), sd_ms)
     }
 
@@ -284,6 +293,7 @@ impl Estimator {
         room.km.extend(self.sites.iter().map(|site| direction.distance_km(site.direction())));
         room.model_ms.clear();
         room.model_ms.extend(room.km.iter().map(|km| model::rtt_ms(*km)));
+        room.slack_km = f64::from(place.within_km);
         self.believe_place(coordinates, room);
         self.believe_groups(place, client.asn, &mut room.belief);
         let Some(prefix) = client.prefix else {
@@ -304,7 +314,23 @@ impl Estimator {
             room.belief.take_in(&self.kinship, &room.observed, &mut room.work);
         }
         room.chain = chain;
+        room.least_ms = self.least_of_passed_over(room);
         true
+    }
+
+    /// Regions that were passed over when somebody chose what a network is measured to are no better than the best of those that were
+    /// measured: that one's estimate in milliseconds. 0 where nobody chose.
+    fn least_of_passed_over(&self, room: &Room) -> f32 {
+        let share = passed_over(&room.km, |region| self.choice.is_open(region), |region| room.is_own[region]);
+        if !share.is_some_and(|share| self.choice.is_knowing(share)) {
+            return 0.0;
+        }
+        let ms = |region: usize| {
+            let model_ms = room.model_ms[region];
+            model_ms + self.prior.spread_ms(model_ms) * (room.belief.mean[region] + self.trend.at(region, model_ms))
+        };
+        let own = (0..self.sites.len()).filter(|region| room.is_own[*region]).map(ms);
+        own.fold(f32::INFINITY, f32::min)
     }
 
     /// The field at the place, to a degree.
@@ -345,11 +371,20 @@ impl Estimator {
         }
     }
 
-    /// The error to expect of any network at a place towards one region, before its own measurements; `field` is the field there.
-    pub(super) fn expected_error(&self, place: &Place, field: &Belief, region: usize, model_ms: f32) -> f32 {
+    /// The error to expect of any network at a place towards one region, before its own measurements and what its system has by itself
+    /// in its country; `field` is the field there.
+    pub(super) fn expected_error(
+        &self,
+        place: &Place,
+        asn: Option<u32>,
+        field: &Belief,
+        region: usize,
+        model_ms: f32,
+    ) -> f32 {
         let continent = place.continent.and_then(|continent| self.continents.get(&continent));
         let country = place.country.and_then(|country| self.countries.get(&country));
-        let groups = continent.into_iter().chain(country).map(|shift| shift.belief.mean[region]);
+        let system = asn.and_then(|asn| self.systems.get(&(asn, None)));
+        let groups = continent.into_iter().chain(country).chain(system).map(|shift| shift.belief.mean[region]);
         field.mean[region] + groups.sum::<f32>() + self.trend.at(region, model_ms)
     }
 
@@ -396,12 +431,17 @@ impl Estimator {
         }
     }
 
-    /// True when a network should leave the region that it was measured to for another: that must be better by more than
-    /// `hysteresis_ms` and a tenth, and by more than both measurements' noise. What was not measured on both sides gives no reason
-    /// to stay. Regions by position, with their milliseconds.
+    /// True when a measured network should leave its region for another: that must be better by more than `hysteresis_ms` and a tenth,
+    /// and by more than the noise of what was measured. From a region that was not measured to one that was it may go at once: once
+    /// there it has a reason to stay. How uncertain an estimate is counts for nothing here, since it is as far off at the next
+    /// look. Regions by position, with their milliseconds.
     pub fn is_clearly_better(&self, client: Client, from: (usize, f32), to: (usize, f32), hysteresis_ms: f32) -> bool {
-        let (Some(old), Some(new)) = (self.own_cell(client, from.0), self.own_cell(client, to.0)) else { return true };
-        let noise_var = |cell: &Cell| self.prior.noise_var_ms2(cell.rtt_ms, cell.weight);
+        let (old, new) = (self.own_cell(client, from.0), self.own_cell(client, to.0));
+        if old.is_none() && new.is_some() {
+            return true;
+        }
+        let noise_var =
+            |cell: &Option<Cell>| cell.map_or(0.0, |cell| self.prior.noise_var_ms2(cell.rtt_ms, cell.weight));
         let confident_ms = CONFIDENT_SDS * (noise_var(&old) + noise_var(&new)).sqrt();
         let gain_ms = from.1 - to.1;
         gain_ms > hysteresis_ms && gain_ms > CHANGE_SHARE * from.1 && gain_ms > confident_ms

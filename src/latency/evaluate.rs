@@ -9,7 +9,7 @@ use super::{
     Estimator,
     estimate::{Direction, RegionSite},
     estimator::{Client, Room},
-    intake::{Atlas, learn},
+    intake::{Atlas, learn, place_of_point},
     measurement::{Network, Row},
     model,
     prior::Prior,
@@ -245,14 +245,14 @@ fn judge_by<'t>(trial: &Trial<'t>, rows: &[&'t Row], fold: usize) -> Option<Judg
             let (place, asn) = trial.atlas.whereabouts(net);
             (place?, asn, Some(net))
         }
-        Network::Point(at) => (Place { coordinates: Some(at), ..Place::default() }, None, None),
+        Network::Point(at) => (place_of_point(at), None, None),
         _ => return None,
     };
     let from = Direction::of(place.coordinates?);
     let mut sums = vec![(0.0, 0.0); trial.sites.len()];
     for row in rows {
         let km = from.distance_km(trial.sites[row.region.index()].direction());
-        if row.rtt_ms >= model::fibre_floor_ms((km - trial.atlas.slack_km()).max(0.0)) {
+        if row.rtt_ms >= model::fibre_floor_ms((km - f64::from(place.within_km)).max(0.0)) {
             let (sum, samples) = &mut sums[row.region.index()];
             *sum += row.rtt_ms * row.samples as f32;
             *samples += row.samples as f32;

@@ -260,7 +260,7 @@ mod tests {
 
     fn kinship() -> Kinship {
         let sites = [at(39.0, -77.0), at(50.0, 8.0), at(1.0, 103.0)].map(|place| RegionSite::new(place, 0.0));
-        Kinship::new(&sites, PRIOR.regions_common, PRIOR.regions_km)
+        Kinship::new(&sites, PRIOR.regions_common, PRIOR.regions_km, PRIOR.regions_own)
     }
 
     fn site(place: Coordinates, networks: u32, errors: &[(usize, f32)]) -> Site {

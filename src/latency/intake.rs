@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
+    candidates::{Choice, passed_over},
     estimate::{Direction, RegionSite},
     estimator::{Estimator, Room, Shift, degree_cell},
     field::{Field, Site},
@@ -14,7 +15,7 @@ use super::{
     model,
     prefixes::{Cell, PrefixTable},
     prior::Prior,
-    shift::Series,
+    shift::{Level, Series},
     trend::{Point, Trend},
 };
 use crate::{
@@ -28,8 +29,6 @@ pub trait Atlas {
     fn whereabouts(&self, network: IpNet) -> (Option<Place>, Option<u32>);
     /// Some places of an autonomous system.
     fn places_of_system(&self, asn: u32) -> Vec<Place>;
-    /// How far off its places may be, in kilometres: so much closer than the place says a network may be.
-    fn slack_km(&self) -> f64;
 }
 
 /// What became of the rows.
@@ -55,17 +54,24 @@ const HALF_LIFE_S: f32 = 30.0 * 86_400.0;
 const ERROR_RANGE: (f32, f32) = (-4.0, 6.0);
 /// What a row for a whole country, continent or system may be off by itself, as a variance: nobody can measure all of it.
 const GROUP_VAR: f32 = 0.02;
+/// A row for a place is about the place and all that is there, as sure as a row for a group: it counts as so many networks.
+const POINT_NETWORKS: u32 = 25;
+/// So many networks tell how what was measured was chosen.
+const CHOICE_SAMPLE: usize = 10_000;
+/// So far off may a row's own coordinates be, in kilometres: they are those of a city.
+const POINT_WITHIN_KM: u16 = 50;
 
 /// Fits an estimator for `sites` to `rows`.
 pub fn learn(prior: &Prior, sites: &[RegionSite], rows: &[Row], atlas: &dyn Atlas) -> Estimator {
     let mut estimator = Estimator { prior: *prior, ..Estimator::unmeasured(sites) };
-    estimator.kinship = Kinship::new(sites, prior.regions_common, prior.regions_km);
+    estimator.kinship = Kinship::new(sites, prior.regions_common, prior.regions_km, prior.regions_own);
     estimator.field = Field::new(prior, &estimator.kinship, &[]);
     let mut intake =
         Intake { prior: *prior, sites, atlas, counts: Counts::default(), told: Vec::new(), cells: Vec::new() };
     estimator.v4 = intake.prefixes(rows, Family::V4);
     estimator.v6 = intake.prefixes(rows, Family::V6);
     intake.points(rows);
+    estimator.choice = intake.choice();
     intake.fit_places(&mut estimator);
     intake.fit_groups(rows, &mut estimator);
     intake.counts.rows = rows.len() - intake.counts.impossible;
@@ -87,6 +93,8 @@ struct Told {
     asn: Option<u32>,
     /// In `Intake::cells`, up to here from where the one before ends.
     cells_end: usize,
+    /// Of how many networks it tells as much.
+    networks: u32,
     is_alone: bool,
     /// What was measured is true of its place: clients of resolvers that send client subnets may be anywhere.
     is_of_place: bool,
@@ -116,7 +124,7 @@ impl Intake<'_> {
         // Stable in effect: rows of one prefix stay in file order, which is the order of their time.
         mine.sort_unstable_by_key(|(first, reversed_last, _, index)| (*first, *reversed_last, *index));
         let mut table = PrefixTable::default();
-        let mut series: Vec<(RegionId, Series, u32, u32)> = Vec::new();
+        let mut series: Vec<(RegionId, Series)> = Vec::new();
         for group in mine.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (place, asn) = self.atlas.whereabouts(group[0].2);
             let members = group.iter().map(|(_, _, _, index)| &rows[*index as usize]);
@@ -138,7 +146,8 @@ impl Intake<'_> {
                         self.cells.truncate(start);
                         self.cells.extend(series.iter().map(cell_of));
                     }
-                    self.told.push(Told { place, asn, cells_end: self.cells.len(), is_alone, is_of_place: !is_alone });
+                    let cells_end = self.cells.len();
+                    self.told.push(Told { place, asn, cells_end, networks: 1, is_alone, is_of_place: !is_alone });
                 }
                 None => self.cells.truncate(start),
             }
@@ -146,7 +155,7 @@ impl Intake<'_> {
         table
     }
 
-    /// Rows for places: they tell of their surroundings as a network there would.
+    /// Rows for places: they tell of their surroundings as many networks there would.
     fn points(&mut self, rows: &[Row]) {
         let mut points: BTreeMap<(u32, u32), Vec<&Row>> = BTreeMap::new();
         for row in rows {
@@ -157,7 +166,7 @@ impl Intake<'_> {
         let mut series = Vec::new();
         for members in points.into_values() {
             let Network::Point(at) = members[0].network else { continue };
-            let place = Place { coordinates: Some(at), ..Place::default() };
+            let place = place_of_point(at);
             self.merge(members.into_iter(), Some(&place), &mut series);
             if !series.is_empty() {
                 self.cells.extend(series.iter().map(cell_of));
@@ -165,6 +174,7 @@ impl Intake<'_> {
                     place,
                     asn: None,
                     cells_end: self.cells.len(),
+                    networks: POINT_NETWORKS,
                     is_alone: true,
                     is_of_place: true,
                 });
@@ -177,30 +187,47 @@ impl Intake<'_> {
         &mut self,
         rows: impl Iterator<Item = &'r Row>,
         place: Option<&Place>,
-        series: &mut Vec<(RegionId, Series, u32, u32)>,
+        series: &mut Vec<(RegionId, Series)>,
     ) {
         series.clear();
         let direction = place.and_then(|place| place.coordinates).map(Direction::of);
+        let slack_km = place.map_or(0.0, |place| f64::from(place.within_km));
         for row in rows {
             let distance_km = direction.map(|from| from.distance_km(self.sites[row.region.index()].direction()));
-            let least_ms = distance_km.map_or(0.0, |km| model::fibre_floor_ms((km - self.atlas.slack_km()).max(0.0)));
+            let least_ms = distance_km.map_or(0.0, |km| model::fibre_floor_ms((km - slack_km).max(0.0)));
             if row.rtt_ms < least_ms {
                 self.counts.impossible += 1;
                 continue;
             }
-            let (weight, age_s) = (weight_of(row), u32::try_from(row.age_s).unwrap_or(u32::MAX));
-            match series.iter_mut().find(|(region, ..)| *region == row.region) {
-                Some((_, known, samples, newest_s)) => {
-                    let jumps = known.jumps;
-                    known.push(row.rtt_ms, weight);
-                    let has_jumped = known.jumps > jumps;
-                    self.counts.jumps += usize::from(has_jumped);
-                    *samples = if has_jumped { row.samples } else { samples.saturating_add(row.samples) };
-                    *newest_s = age_s.min(*newest_s);
-                }
-                None => series.push((row.region, Series::new(row.rtt_ms, weight), row.samples, age_s)),
+            let age_s = u32::try_from(row.age_s).unwrap_or(u32::MAX);
+            let level = Level { ms: row.rtt_ms, weight: weight_of(row), lines: 1, samples: row.samples, age_s };
+            match series.iter_mut().find(|(region, _)| *region == row.region) {
+                Some((_, known)) => self.counts.jumps += usize::from(known.push(level)),
+                None => series.push((row.region, Series::new(level))),
             }
         }
+    }
+
+    /// How networks' regions were chosen: of a sample, if there are many.
+    fn choice(&self) -> Choice {
+        let mut seen = vec![false; self.sites.len()];
+        self.cells.iter().for_each(|cell| seen[cell.region.index()] = true);
+        let ends = || self.told.iter().map(|told| told.cells_end);
+        let most = ends().zip(std::iter::once(0).chain(ends())).map(|(end, start)| end - start).max().unwrap_or(0);
+        let mut choice = Choice::among(seen, most);
+        let mut far = vec![0.0; self.sites.len()];
+        let mut is_measured = vec![false; self.sites.len()];
+        for n in (0..self.told.len()).step_by(self.told.len().div_ceil(CHOICE_SAMPLE).max(1)) {
+            let (told, start) = (&self.told[n], n.checked_sub(1).map_or(0, |before| self.told[before].cells_end));
+            let Some(at) = told.place.coordinates.filter(|_| told.networks == 1).map(Direction::of) else { continue };
+            is_measured.fill(false);
+            self.cells[start..told.cells_end].iter().for_each(|cell| is_measured[cell.region.index()] = true);
+            far.iter_mut().zip(self.sites).for_each(|(far, site)| *far = at.chord_squared(site.direction()));
+            if let Some(share) = passed_over(&far, |region| choice.is_open(region), |region| is_measured[region]) {
+                choice.add(share);
+            }
+        }
+        choice
     }
 
     /// Trend and field, from the networks gathered by cells of the globe.
@@ -213,10 +240,11 @@ impl Intake<'_> {
             let Some(coordinates) = told.place.coordinates.filter(|_| told.is_of_place) else { continue };
             let direction = Direction::of(coordinates);
             let cell = gathered.entry(degree_cell(coordinates)).or_insert_with(|| Gathered::new(direction));
-            cell.networks += 1;
+            cell.networks += told.networks;
+            let local_var = self.prior.local_var / told.networks as f32;
             for measured in cells {
                 let km = direction.distance_km(self.sites[measured.region.index()].direction());
-                cell.add(&self.prior, measured, model::rtt_ms(km));
+                cell.add(&self.prior, local_var, measured, model::rtt_ms(km));
             }
         }
         self.counts.cells = gathered.len();
@@ -265,6 +293,8 @@ impl Intake<'_> {
                 systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, &mut room);
             }
         }
+        // What is said of a whole system is no news from its networks.
+        estimator.systems = self.shifts(std::mem::take(&mut systems), &estimator.kinship, self.prior.asn_var);
         let systems_told = |told: &Told| told.asn.is_some();
         self.each_residual(estimator, systems_told, &mut room, |told, cell, residual, var| {
             if let Some(asn) = told.asn {
@@ -272,7 +302,7 @@ impl Intake<'_> {
                 group.add(cell.region, residual, var, cell.samples, cell.age_s);
             }
         });
-        estimator.systems = self.shifts(systems, &estimator.kinship, self.prior.asn_var);
+        estimator.systems.extend(self.shifts(systems, &estimator.kinship, self.prior.asn_var));
         estimator.known_cells = room.into_cells();
         estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect::<HashSet<_>>();
     }
@@ -296,7 +326,7 @@ impl Intake<'_> {
             let field = estimator.field_at(coordinates, room);
             for cell in cells {
                 let (residual, noise_var) =
-                    self.residual(estimator, cell.region, cell.rtt_ms, &told.place, coordinates, field);
+                    self.residual(estimator, cell.region, cell.rtt_ms, (&told.place, told.asn), coordinates, field);
                 each(told, cell, residual, self.prior.local_var + noise_var / cell.weight.max(1e-6));
             }
         }
@@ -308,7 +338,7 @@ impl Intake<'_> {
         estimator: &Estimator,
         region: RegionId,
         rtt_ms: f32,
-        place: &Place,
+        (place, asn): (&Place, Option<u32>),
         coordinates: Coordinates,
         field: &Belief,
     ) -> (f32, f32) {
@@ -318,7 +348,7 @@ impl Intake<'_> {
         let spread_ms = self.prior.spread_ms(model_ms);
         let error = ((rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
         let noise_var = self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms);
-        (error - estimator.expected_error(place, field, region, model_ms), noise_var)
+        (error - estimator.expected_error(place, asn, field, region, model_ms), noise_var)
     }
 
     /// What each group has by itself: what was observed, shrunk by the variance that groups have among each other.
@@ -348,13 +378,14 @@ impl Intake<'_> {
     }
 }
 
-/// How many samples a row is worth.
-fn weight_of(row: &Row) -> f32 {
+/// How many samples a row is worth: fewer the older it is.
+pub fn weight_of(row: &Row) -> f32 {
     row.samples as f32 * (-(row.age_s as f32) / HALF_LIFE_S).exp2()
 }
 
-fn cell_of((region, series, samples, age_s): &(RegionId, Series, u32, u32)) -> Cell {
-    Cell { region: *region, rtt_ms: series.level_ms, weight: series.weight, samples: *samples, age_s: *age_s }
+fn cell_of((region, series): &(RegionId, Series)) -> Cell {
+    let Level { ms, weight, samples, age_s, .. } = series.level;
+    Cell { region: *region, rtt_ms: ms, weight, samples, age_s }
 }
 
 /// A prefix as its clients are located: IPv4 that is embedded in IPv6 counts as IPv4.
@@ -377,9 +408,15 @@ fn canonical(net: IpNet) -> (IpNet, (u128, u128), Family) {
     }
 }
 
+/// The place that a row names by itself.
+pub(super) fn place_of_point(at: Coordinates) -> Place {
+    Place { coordinates: Some(at), within_km: POINT_WITHIN_KM, ..Place::default() }
+}
+
 fn place_of_country(code: CountryCode) -> Option<Place> {
     let found = country::find(code)?;
-    Some(Place { country: Some(code), continent: Some(found.continent), coordinates: Some(found.centre) })
+    let within_km = country::within_km(code);
+    Some(Place { country: Some(code), continent: Some(found.continent), coordinates: Some(found.centre), within_km })
 }
 
 fn countries_of(continent: Continent) -> impl Iterator<Item = Place> {
@@ -408,10 +445,10 @@ impl Gathered {
         Gathered { direction, networks: 0, sums: BTreeMap::new() }
     }
 
-    fn add(&mut self, prior: &Prior, measured: &Cell, model_ms: f32) {
+    fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32) {
         let spread_ms = prior.spread_ms(model_ms);
         let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
-        let weight = 1.0 / (prior.local_var + noise_var);
+        let weight = 1.0 / (local_var + noise_var);
         let error = ((measured.rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
         let sums = self.sums.entry(measured.region.0).or_default();
         sums.weight += weight;
@@ -464,7 +501,7 @@ impl Group {
         let residuals = places.iter().filter_map(|place| {
             let coordinates = place.coordinates?;
             let field = estimator.field_at(coordinates, room);
-            Some(intake.residual(estimator, row.region, row.rtt_ms, place, coordinates, field))
+            Some(intake.residual(estimator, row.region, row.rtt_ms, (place, None), coordinates, field))
         });
         let (sum, noise, n) =
             residuals.fold((0.0, 0.0, 0.0), |(sum, noise, n), (r, v)| (sum + r, noise + v, n + 1.0f32));

@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod belief;
+mod candidates;
 pub mod estimate;
 pub mod estimator;
 pub mod evaluate;

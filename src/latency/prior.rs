@@ -28,6 +28,8 @@ pub struct Prior {
     pub regions_common: f64,
     /// Distance over which two regions lose the rest of their likeness, in kilometres.
     pub regions_km: f64,
+    /// Share of the likeness that two regions never have, be they in one city.
+    pub regions_own: f64,
     /// Standard deviation of a single measurement at 0 ms, in milliseconds.
     pub noise_base_ms: f32,
     /// Its growth with the measured value.
@@ -53,6 +55,7 @@ impl Prior {
         asn_var: 0.2,
         regions_common: 0.1,
         regions_km: 1500.0,
+        regions_own: 0.1,
         noise_base_ms: 1.5,
         noise_slope: 0.05,
         freedom: 12.0,

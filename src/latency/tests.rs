@@ -40,13 +40,12 @@ fn sites() -> Vec<RegionSite> {
 struct Towns {
     places: Vec<Place>,
     asn: Option<u32>,
-    slack_km: f64,
 }
 
 impl Towns {
     fn of(places: &[(f32, f32)]) -> Towns {
         let place = |place: &(f32, f32)| Place { coordinates: Some(at(*place)), ..Place::default() };
-        Towns { places: places.iter().map(place).collect(), asn: None, slack_km: 0.0 }
+        Towns { places: places.iter().map(place).collect(), asn: None }
     }
 
     fn place(&self, n: usize) -> &Place {
@@ -62,10 +61,6 @@ impl Atlas for Towns {
 
     fn places_of_system(&self, _: u32) -> Vec<Place> {
         self.places.clone()
-    }
-
-    fn slack_km(&self) -> f64 {
-        self.slack_km
     }
 }
 
@@ -145,13 +140,17 @@ fn old_measurements_fade_into_what_is_known_without_them() {
 }
 
 #[test]
-fn what_beats_light_is_counted_and_left_out_but_for_the_slack_of_rough_places() {
+fn what_beats_light_is_counted_and_left_out_unless_the_place_is_known_roughly() {
     let mut towns = Towns::of(&[BERLIN]);
     let rows = [measured(0, 4, 20.0), measured(0, 2, 1.0)];
     assert_eq!(taught(&rows, &towns).counts().impossible, 2);
     assert!(taught(&rows, &towns).is_unmeasured());
-    towns.slack_km = 600.0;
-    assert_eq!(taught(&rows, &towns).counts().impossible, 1);
+    towns.places[0].within_km = 600;
+    let estimator = taught(&rows, &towns);
+    assert_eq!(estimator.counts().impossible, 1);
+    // And what is not left out is not lifted to where light would be from the place.
+    let ms = ms_of(&estimator, towns.place(0), client_of(&estimator, 0))[2];
+    assert!(ms < 2.0, "{ms}");
 }
 
 #[test]
@@ -177,6 +176,59 @@ fn systems_countries_and_continents_speak_for_their_networks() {
 }
 
 #[test]
+fn what_was_passed_over_for_a_worse_looking_region_is_not_chosen() {
+    // Frankfurt and Dublin are near these, and those who measured took Ashburn and Singapore instead for one of them.
+    let towns = Towns::of(&[BERLIN, WARSAW, LIMA, (48.0, 2.0), (40.0, -75.0)]);
+    let own = [measured(0, 0, 95.0), measured(0, 3, 110.0)];
+    let knowing = [measured(1, 2, 20.0), measured(1, 3, 40.0), measured(2, 0, 90.0), measured(2, 6, 80.0)];
+    let others = [measured(3, 2, 15.0), measured(3, 3, 20.0), measured(4, 0, 8.0), measured(4, 3, 80.0)];
+    let best = |rows: &[Row]| {
+        let estimator = taught(rows, &towns);
+        let ms = ms_of(&estimator, towns.place(0), client_of(&estimator, 0));
+        (0..ms.len()).min_by(|a, b| ms[*a].total_cmp(&ms[*b])).unwrap()
+    };
+    let at_random = [measured(1, 4, 180.0), measured(1, 6, 220.0), measured(3, 5, 240.0), measured(3, 7, 290.0)];
+    assert_eq!(best(&[&own[..], &knowing, &others].concat()), 0);
+    assert_eq!(best(&[&own[..], &at_random].concat()), 2, "chance chose: nobody passed Frankfurt over");
+}
+
+#[test]
+fn two_regions_in_one_city_are_told_apart() {
+    let sites = [at(REGIONS[2]), at(REGIONS[2]), at(REGIONS[0])].map(|place| RegionSite::new(place, 0.0));
+    let towns = Towns::of(&[BERLIN]);
+    let rows = [measured(0, 0, 40.0), measured(0, 1, 12.0)];
+    let estimator = learn(&Prior::FITTED, &sites, &rows, &towns);
+    let mut ms = [0.0; 3];
+    estimator.fill(towns.place(0), client_of(&estimator, 0), &mut Room::default(), &mut ms);
+    assert!((ms[0] - 40.0).abs() < 4.0 && (ms[1] - 12.0).abs() < 2.0, "{ms:?}");
+}
+
+#[test]
+fn a_row_for_a_place_moves_who_stands_there() {
+    let towns = Towns::of(&[BERLIN, WARSAW]);
+    let plain = ms_of(&Estimator::unmeasured(&sites()), towns.place(0), Client::default())[2];
+    let moved = |row: Row, n: usize| {
+        let estimator = taught(&[row], &towns);
+        (ms_of(&estimator, towns.place(n), Client::default())[2] - plain) / (80.0 - plain)
+    };
+    let point = row(Network::Point(at(BERLIN)), 2, 80.0);
+    assert!(moved(point, 0) > 0.85, "{}", moved(point, 0));
+    assert!(moved(measured(0, 2, 80.0), 0) < 0.75);
+}
+
+#[test]
+fn a_row_for_a_system_is_not_counted_once_more_by_its_networks() {
+    let mut towns = Towns::of(&[BERLIN, WARSAW]);
+    towns.asn = Some(7);
+    let member = Client { asn: Some(7), prefix: None };
+    let ms = |rows: &[Row]| ms_of(&taught(rows, &towns), towns.place(1), member)[2];
+    let model = ms_of(&Estimator::unmeasured(&sites()), towns.place(1), member)[2];
+    let system = row(Network::Asn(7), 2, model + 30.0);
+    let (by_row, by_both) = (ms(&[system]), ms(&[system, measured(1, 2, model + 30.0)]));
+    assert!(by_both < model + 33.0, "{model} {by_row} {by_both}");
+}
+
+#[test]
 fn networks_of_a_system_speak_for_it_unless_they_speak_for_themselves_alone() {
     let mut towns = Towns::of(&[BERLIN, BERLIN, BERLIN, WARSAW]);
     towns.asn = Some(7);
@@ -193,7 +245,7 @@ fn networks_of_a_system_speak_for_it_unless_they_speak_for_themselves_alone() {
 #[test]
 fn a_row_of_the_same_prefix_does_not_let_others_speak_for_what_is_around_it() {
     let place = Place { country: Some(CountryCode(*b"XX")), ..Towns::of(&[(35.0, 51.0)]).places[0] };
-    let towns = Towns { places: vec![place; 3], asn: Some(64_500), slack_km: 0.0 };
+    let towns = Towns { places: vec![place; 3], asn: Some(64_500) };
     let alone = |n: usize| Row { is_alone: true, ..measured(n, 2, 200.0) };
     let beside = |n: usize| measured(n, 4, 110.0);
     let with = taught(&[alone(0), beside(0), alone(1), beside(1)], &towns);
@@ -214,7 +266,14 @@ fn a_region_is_left_only_for_one_that_is_clearly_better() {
         let is_better = estimator.is_clearly_better(client, (2, 90.0), (3, to_ms), hysteresis_ms);
         assert_eq!(is_better, expected, "{to_ms} {hysteresis_ms}");
     }
-    assert!(estimator.is_clearly_better(client, (0, 90.0), (3, 89.0), 5.0), "the one before was not measured");
+    assert!(
+        estimator.is_clearly_better(client, (0, 90.0), (3, 89.0), 5.0),
+        "the one before was not measured, this one is"
+    );
+    for (before, ms, expected) in [(2, 86.0, false), (2, 60.0, true), (1, 86.0, false), (1, 60.0, true)] {
+        let is_better = estimator.is_clearly_better(client, (before, 90.0), (0, ms), 5.0);
+        assert_eq!(is_better, expected, "to one that was not measured: {before} {ms}");
+    }
 }
 
 /// SplitMix64.

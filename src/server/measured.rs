@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Problem, Source, Spot, quote, read_text},
     geo::{AsnTable, GeoError, Locations, Place},
     latency::{
-        intake::Atlas,
+        intake::{Atlas, weight_of},
         measurement::{self, Network, Parsed, Row},
     },
 };
@@ -45,6 +45,7 @@ pub fn read(config: &Config, now: SystemTime) -> Result<Measured, Vec<Problem>> 
     for path in &config.latency.measurements {
         match read_file(path, &regions, now) {
             Ok((parsed, told)) if config.latency.skip_bad_measurements || parsed.faulty_lines == 0 => {
+                measured.warnings.extend(faded(path, &parsed.rows));
                 measured.rows.extend(parsed.rows);
                 measured.skipped += parsed.faulty_lines;
                 measured.warnings.extend(told.iter().map(|problem| format!("left out: {}", problem.brief())));
@@ -54,6 +55,21 @@ pub fn read(config: &Config, now: SystemTime) -> Result<Measured, Vec<Problem>> 
         }
     }
     if problems.is_empty() { Ok(measured) } else { Err(problems) }
+}
+
+/// A file that is younger needs no word: its single samples have an effect.
+const DOUBTED_AGE_S: u64 = 90 * 86_400;
+
+/// What to tell of a file whose time of modification makes all its lines so old that none has an effect.
+fn faded(path: &Path, rows: &[Row]) -> Option<String> {
+    let has_effect = |row: &Row| row.age_s < DOUBTED_AGE_S || weight_of(row) >= 1.0;
+    let age_s = rows.first().filter(|_| !rows.iter().any(has_effect))?.age_s;
+    Some(format!(
+        "the measurements in {} have next to no effect: by its time of modification the file is {} days old, and the samples of a line \
+         count half after 30 days; `touch` it if they are newer than that, or measure again",
+        quote(&path.display().to_string()),
+        age_s / 86_400
+    ))
 }
 
 /// Reads one file: its rows, and what is wrong with its lines.
@@ -94,9 +110,6 @@ pub struct GeoAtlas<'g> {
 /// So many places stand for an autonomous system.
 const SYSTEM_PLACES_MAX: usize = 64;
 
-/// The built-in table has one point for a country or for a cell of four degrees: so far may a client be from it, in kilometres.
-const BUILTIN_SLACK_KM: f64 = 600.0;
-
 impl<'g> GeoAtlas<'g> {
     /// For these rows.
     ///
@@ -135,10 +148,6 @@ impl Atlas for GeoAtlas<'_> {
     fn places_of_system(&self, asn: u32) -> Vec<Place> {
         self.systems.get(&asn).cloned().unwrap_or_default()
     }
-
-    fn slack_km(&self) -> f64 {
-        if self.locations.files().is_empty() { BUILTIN_SLACK_KM } else { 0.0 }
-    }
 }
 
 fn middle(network: IpNet) -> IpAddr {
@@ -151,5 +160,21 @@ fn middle(network: IpNet) -> IpAddr {
             let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
             IpAddr::V6((first + (last - first) / 2).into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_old_to_count_is_told_and_one_of_single_samples_is_not() {
+        let told = |samples: &str, days: u64| {
+            let text = format!("192.0.2.0/24,eu,20{samples}\n");
+            faded(Path::new("rtt.csv"), &measurement::parse(&text, &["eu"], days * 86_400).rows)
+        };
+        assert!(told("", 20_000).is_some_and(|told| told.contains("20000 days old")));
+        assert_eq!([told("", 30), told(",1", 1), told(",100000", 200)], [None, None, None]);
+        assert_eq!(faded(Path::new("rtt.csv"), &[]), None);
     }
 }

@@ -469,12 +469,11 @@ impl<'b> Before<'b> {
         Before { world, maps: specs.iter().map(map_of).collect() }
     }
 
-    /// The region that a network had, if it was measured to it.
+    /// The region that a network had, if it was measured at all.
     fn region(&self, spec: usize, address: IpAddr) -> Option<RegionId> {
         let map = &self.world?.plan.maps[self.maps[spec]?];
         let region = *map.ranking(map.locate(address).entry.ranking?).first()?;
-        let estimator = &self.world?.estimator;
-        estimator.own_cell(estimator.client(address, None), region.index()).map(|_| region)
+        self.world?.estimator.client(address, None).prefix.map(|_| region)
     }
 }
 
