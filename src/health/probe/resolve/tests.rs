@@ -22,9 +22,12 @@ fn no_such_name() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "Name or service not known")
 }
 
+/// Addresses, or what makes an error: one itself cannot be cloned.
+type Answer = Result<Vec<IpAddr>, fn() -> io::Error>;
+
 /// What a lookup comes to, and how often one was asked for.
 struct Script {
-    answer: Mutex<Result<Vec<IpAddr>, fn() -> io::Error>>,
+    answer: Mutex<Answer>,
     asked: AtomicUsize,
 }
 
@@ -39,7 +42,7 @@ impl Script {
         (script, resolver)
     }
 
-    fn now(&self, answer: Result<Vec<IpAddr>, fn() -> io::Error>) {
+    fn now(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
