@@ -412,6 +412,8 @@ const CUT_OFF_BESIDE: Play = Play {
                 act: |site| site.regions[0].nginx = None,
                 expect: Expect::Moves { to: 1, within: out },
             },
+            // Long enough for all others to be heard meanwhile: until then nobody can tell it from one trouble.
+            Step { what: "a stays down", act: |_| {}, expect: Expect::Stays(out) },
             Step { what: "cut off", act: cut_off, expect: cut },
             Step { what: "healed", act: |site| site.home.pass_all(), expect: Expect::Settles { on: 1, within: back } },
             Step { what: "a back", act: |site| site.serve(0, false), expect: Expect::Moves { to: 0, within: back } },

@@ -202,7 +202,7 @@ impl Entry {
                     Some(failing) => failing.answered |= answered,
                     None if was_up => {
                         let check = self.target.check();
-                        let spare = (check.timeout + check.fast_interval) * check.fall;
+                        let spare = check.timeout + check.fast_interval;
                         let trouble = Trouble { after: self.heard.unwrap_or_default(), since: age, spare };
                         self.failing = Some(Failing { trouble, answered });
                     }
