@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws failover.svg and failover-flapping.svg, and prints the tables of failover.md, from what the failover tests recorded.
+"""Draws failover.svg (with flapping below, where the long form was recorded), and prints the tables of failover.md, from what the failover tests recorded.
 
     cargo test --test failover -- --long --record target/failover/long
     cargo test --test failover -- --record target/failover/short
@@ -87,6 +87,9 @@ ORDER = ["refused", "reset", "black hole", "half-open", "partition", "slow, just
          "delay and reordering"]
 
 
+TOGETHER = ["all regions down", "prober cut off"]  # answers may go anywhere meanwhile: no time can be told
+
+
 def timelines(outcomes):
     newest = lambda times, name, server: (outcomes.get((times, name, server)) or [None])[-1]
     compared, alone, fast = [], [], []
@@ -111,32 +114,36 @@ def timelines(outcomes):
         if rows:
             drawn, y = panel(title, rows, y, before, end, step)
             body += drawn
-    (HERE / "failover.svg").write_text(svg("Which region was answered, over time", body, y))
+    return body, y
 
 
 def flapping(outcomes):
     servers = list(dict.fromkeys(server for times, name, server in outcomes if name.startswith("flapping") and times == "defaults"))
     if not servers:
-        return
+        return "", 0
     left, gap, row, top = 40, 16, 7, 62
     width = (WIDTH - left - RIGHT - gap * (len(servers) - 1)) / len(servers)
     rows = sorted({int(name.split()[-2]) for times, name, _ in outcomes if name.startswith("flapping") and times == "defaults"})
-    parts = [legend(12)]
+    length = max(o[-1]["segments"][-1][1] - o[-1]["steps"][0][0] for (times, name, _), o in outcomes.items()
+                 if name.startswith("flapping") and times == "defaults")
+    parts = ['<text class="t" x="12" y="22" font-weight="600">A region that flaps with each period from 1 s on, then stays well</text>']
     for column, server in enumerate(servers):
         x0 = left + column * (width + gap)
         parts.append(f'<text class="t" x="{x0:.1f}" y="50" font-weight="600">{server}</text>')
         for n, period in enumerate(rows):
             outcome = outcomes["defaults", f"flapping, period {period} s", server][-1]
             zero = outcome["steps"][0][0]
-            x = lambda t: x0 + (t - zero) / 300 * width
-            parts.append(bar(outcome, top + row * n, x, row - 1, zero, zero + 300))
-        for minutes in (0, 1, 2, 3, 4, 5):
-            parts.append(f'<text class="d" x="{x0 + minutes / 5 * width:.1f}" y="{top + row * len(rows) + 14}" text-anchor="middle">{minutes} min</text>')
+            x = lambda t: x0 + (t - zero) / length * width
+            parts.append(bar(outcome, top + row * n, x, row - 1, zero, zero + length))
+            for at, _ in outcome["steps"][1:]:
+                parts.append(f'<path class="f" d="M{x(at):.2f} {top + row * n} V{top + row * (n + 1)}"/>')
+        for minutes in range(0, int(length // 60) + 1, max(1, round(length / 300))):
+            parts.append(f'<text class="d" x="{x0 + minutes * 60 / length * width:.1f}" y="{top + row * len(rows) + 14}" text-anchor="middle">{minutes} min</text>')
     for n, period in enumerate(rows):
         if period == 1 or period % 10 == 0:
             parts.append(f'<text class="d" x="{left - 6}" y="{top + row * n + 7}" text-anchor="end">{period} s</text>')
     height = top + row * len(rows) + 26
-    (HERE / "failover-flapping.svg").write_text(svg("Answers for a region that flaps, by period", "".join(parts), height))
+    return "".join(parts), height
 
 
 def spread(outcomes, step):
@@ -148,7 +155,16 @@ def spread(outcomes, step):
     return f"{low} s" if low == high else f"{low} to {high} s"
 
 
+def spread_of(runs, step):
+    """The lowest and the highest of the counts of a step, over several runs."""
+    values = [counts[step] for counts in runs if step < len(counts)]
+    low, high = f"{min(values):,}", f"{max(values):,}"
+    return low if low == high else f"{low} to {high}"
+
+
 def table(head, rows):
+    if not rows:
+        return
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
@@ -160,21 +176,26 @@ def tables(outcomes):
     of = lambda times, name, server="isochrone": outcomes.get((times, name, server), [])
     both = lambda found: f"{spread(found, 0)} / {spread(found, 1)}"
     rivals = ["gdnsd", "gdnsd 3/2/2"]
-    compared = [name for name in ORDER if of("defaults", name, rivals[0])]
+    beside = [name for name in ORDER if of("defaults", name, rivals[0])]
+    compared = [name for name in beside if name not in TOGETHER]
     table(["fault", "isochrone: out / back"] + [f"{rival}: out / back" for rival in rivals],
           [[name, both(of("defaults", name))] + [both(of("defaults", name, rival)) for rival in rivals] for name in compared])
+    course = lambda found: " ".join("?" if region is None else "abc"[region] for _, _, region in found[-1]["segments"][:12])
+    table(["fault"] + ["isochrone: answers"] + [f"{rival}: answers" for rival in rivals],
+          [[name] + [course(of("defaults", name, server)) for server in ["isochrone"] + rivals] for name in beside if name in TOGETHER])
+    dead = lambda found: ", ".join(spread_of(o, n) for o in [[o.get("to_failed", []) for o in found]] for n in range(len(o[-1]))) or "-"
+    table(["fault", "isochrone: answers to the dead region, 100 a second"], [[name, dead(of("defaults", name))] for name in compared])
     counts = lambda found: [f"{sum(o[key] for o in found):,}" for key in ("asked", "lost", "wrong")]
     moves = lambda found: ", ".join(spread(found, n) for n in range(len(found[-1]["moves"]))) or "-"
-    course = lambda found: " ".join("?" if region is None else "abc"[region] for _, _, region in found[-1]["segments"][:12])
-    head = ["fault", "answers", "changed after", "asked", "lost", "wrong"]
+    head = ["fault", "answers", "changed after", "to the dead", "asked", "lost", "wrong"]
     for title, times in [("alone", ["defaults"]), ("fast", [t for t in dict.fromkeys(t for t, _, _ in outcomes) if t != "defaults"])]:
         rows = []
         for name in ORDER:
             for t in times:
                 found = of(t, name)
-                if found and not (title == "alone" and name in compared):
+                if found and not (title == "alone" and name in beside):
                     label = name if t in ("defaults", "1 s / 500 ms") else f"{name} ({t})"
-                    rows.append([label, course(found), moves(found)] + counts(found))
+                    rows.append([label, course(found), moves(found), dead(found)] + counts(found))
         table(head, rows)
     loss = [key for key in outcomes if "loss" in key[1]]
     table(["loss", "server", "asked", "lost", "changes"], [[key[1], key[2]] + counts(outcomes[key])[:2] + [str(outcomes[key][-1]["changes"])] for key in loss])
@@ -186,7 +207,9 @@ def tables(outcomes):
         for period in periods:
             found = [of(times, period, server)[-1] for server in servers]
             away = [sum(b - a for a, b, region in o["segments"] if region != 0) / (o["segments"][-1][1] - o["segments"][0][0]) for o in found]
-            rows.append([period] + [f"{o['changes']} ({share:.0%} away)" for o, share in zip(found, away)])
+            well = lambda o: "" if o.get("away_while_well_s") is None else f", {o['away_while_well_s']:.0f} s of it well"
+            held = lambda o: ", held down" if o.get("held") else ""
+            rows.append([period] + [f"{o['changes']} ({share:.0%} away{well(o)}{held(o)})" for o, share in zip(found, away)])
         table([f"times: {times}"] + servers, rows)
     everything = [o for all_ in outcomes.values() for o in all_ if o["server"] == "isochrone"]
     followed = max(f for o in everything for f in o["followed"])
@@ -197,6 +220,8 @@ def tables(outcomes):
 
 if __name__ == "__main__":
     recorded = load(sys.argv[1:])
-    timelines(recorded)
-    flapping(recorded)
+    body, top = timelines(recorded)
+    below, height = flapping(recorded)
+    body += f'<g transform="translate(0 {top})">{below}</g>'
+    (HERE / "failover.svg").write_text(svg("Which region was answered, over time", body, top + height))
     tables(recorded)

@@ -131,7 +131,8 @@ impl TargetStatus {
     /// Why it is held down, for people; `None` when it is not.
     pub fn held_because(&self) -> Option<String> {
         let (held, window) = (self.held?, shown(self.target.check().damping.window));
-        Some(format!("held down until it keeps still: {} changes within {window}", held.changes))
+        let further = if held.further > 0 { format!(", {} more while held", held.further) } else { String::new() };
+        Some(format!("held down until it keeps still: {} changes within {window}{further}", held.changes))
     }
 
     /// [`TargetStatus::connect`] in milliseconds.
@@ -152,8 +153,10 @@ pub struct Held {
     pub since: SystemTime,
     /// When it ends, if the target keeps still until then.
     pub until: SystemTime,
-    /// Changes within the check's window when it was last prolonged.
+    /// Changes within the check's window when it was last prolonged, at most one more than the check allows.
     pub changes: u32,
+    /// Changes since it began.
+    pub further: u32,
 }
 
 /// That the prober distrusts itself.
@@ -292,7 +295,7 @@ impl Board {
         inner.epoch += 1;
         let epoch = inner.epoch;
         let Inner { doubter, entries, .. } = &mut *inner;
-        doubter.regroup(entries);
+        doubter.regroup(entries, targets.home());
         self.after_change(&mut inner, Touched::All);
         epoch
     }
@@ -333,7 +336,7 @@ impl Board {
         let (told, was_awaited, was_clear) = (entry.told(), entry.is_awaited(), entry.is_clear());
         let is_released = entry.release(age, wall);
         let fell = entry.take(result, doubter.is_on(), age, wall);
-        doubter.note_clear(entry.region, was_clear, entry.is_clear());
+        doubter.note_clear(entry, was_clear);
         let is_turn = doubter.follow(entries, at, fell, age, wall);
         let entry = &mut entries[at];
         let is_news = entry.settle(age, wall) | is_released;
@@ -506,6 +509,8 @@ impl Inner {
     }
 }
 
+#[cfg(test)]
+mod doubt_tests;
 #[cfg(test)]
 mod steadiness_tests;
 #[cfg(test)]

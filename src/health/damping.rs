@@ -61,6 +61,8 @@ pub struct Damping {
     /// Hold-downs that count: the next one is the hold of the number after this.
     level: u32,
     hold: Option<Hold>,
+    /// Changes since the hold-down began.
+    further: u32,
     /// Since when nothing happened that counts against it: the last change, or the end of the last hold-down.
     calm_since: Duration,
 }
@@ -73,6 +75,8 @@ pub struct Remembered {
     level: u32,
     /// Age of the hold-down that is on, and what is left of it.
     hold_ms: Option<(u64, u64)>,
+    #[serde(default)]
+    further: u32,
     calm_ms: u64,
 }
 
@@ -96,6 +100,7 @@ impl Damping {
         }
         let begins = self.hold.is_none();
         self.level += u32::from(begins);
+        self.further = if begins { 0 } else { self.further.saturating_add(1) };
         let since = self.hold.map_or(now, |hold| hold.since);
         let until = now + rules.lasts(self.level);
         self.hold = Some(Hold { since, until });
@@ -111,6 +116,7 @@ impl Damping {
             self.level = self.level.saturating_sub(1);
             self.calm_since = last;
         }
+        self.further = self.further.saturating_sub(1);
     }
 
     /// Ends the hold-down if its time is over. True when it did.
@@ -126,6 +132,11 @@ impl Damping {
     /// The hold-down that is on. It stays until [`Damping::release`] ends it.
     pub fn hold(&self) -> Option<Hold> {
         self.hold
+    }
+
+    /// Changes since the hold-down that is on began.
+    pub fn further(&self) -> u32 {
+        self.further
     }
 
     /// When the newest change came.
@@ -152,6 +163,7 @@ impl Damping {
             changes_ms: self.changes.iter().map(|at| age(*at)).collect(),
             level: self.level,
             hold_ms: self.hold.map(|hold| (age(hold.since), ms(hold.until.saturating_sub(now)))),
+            further: self.further,
             calm_ms: age(self.calm_since),
         })
     }
@@ -170,7 +182,8 @@ impl Damping {
         });
         let calm_since = hold.map(|hold| hold.until).or_else(|| ago(remembered.calm_ms)).unwrap_or_default();
         let level = remembered.level.min(LEVEL_MAX);
-        Damping { changes: kept.filter_map(|age_ms| ago(*age_ms)).collect(), level, hold, calm_since }
+        let further = remembered.further;
+        Damping { changes: kept.filter_map(|age_ms| ago(*age_ms)).collect(), level, hold, further, calm_since }
     }
 }
 

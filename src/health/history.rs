@@ -62,13 +62,20 @@ pub struct History(VecDeque<Change>);
 impl History {
     /// Adds a change; the oldest goes when there are too many. Equal reasons share their memory: a target fails in few ways.
     pub fn push(&mut self, at: SystemTime, from: Standing, to: Standing, reason: &str) {
-        let reason = cut(reason);
+        let plain = reason.contains(char::is_control).then(|| reason.replace(char::is_control, " "));
+        let reason = cut(plain.as_deref().unwrap_or(reason));
         let known = self.0.iter().rev().find(|change| *change.reason == *reason);
         let reason = known.map_or_else(|| reason.into(), |change| change.reason.clone());
         if self.0.len() == CHANGES_MAX {
             self.0.pop_front();
         }
         self.0.push_back(Change { at, from, to, reason });
+    }
+
+    /// The same for what happens again and again: it takes the place of the last change if that was between the same standings.
+    pub fn push_again(&mut self, at: SystemTime, from: Standing, to: Standing, reason: &str) {
+        self.0.pop_back_if(|last| (last.from, last.to) == (from, to));
+        self.push(at, from, to, reason);
     }
 
     /// The changes, oldest first.
@@ -107,6 +114,18 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_again_and_again_takes_one_place() {
+        let mut history = History::default();
+        let at = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n);
+        history.push(at(0), Standing::Up, Standing::Held, "5 changes");
+        for n in 1..9 {
+            history.push_again(at(n), Standing::Held, Standing::Held, &format!("{n} more"));
+        }
+        let told: Vec<_> = history.iter().map(|change| (change.at, &*change.reason)).collect();
+        assert_eq!(told, [(at(0), "5 changes"), (at(8), "8 more")]);
+    }
+
+    #[test]
     fn equal_reasons_share_memory_and_long_ones_are_cut() {
         let mut history = History::default();
         for reason in ["refused", "ok", "refused"] {
@@ -118,5 +137,7 @@ mod tests {
         assert_eq!(&*history.0[3].reason, "é".repeat(100));
         history.push(SystemTime::UNIX_EPOCH, Standing::Down, Standing::Up, &("x".to_string() + &"é".repeat(150)));
         assert_eq!(history.0[4].reason.len(), 199);
+        history.push(SystemTime::UNIX_EPOCH, Standing::Up, Standing::Down, "two\nlines\0");
+        assert_eq!(&*history.0[5].reason, "two lines ");
     }
 }

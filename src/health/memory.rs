@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use siphasher::sip::SipHasher13;
 
 use super::{
@@ -55,7 +55,23 @@ pub struct Memory {
     damping: Option<damping::Remembered>,
     /// The newest changes: Unix time in milliseconds, from, to, reason.
     #[serde(default)]
-    history: Vec<(u64, Standing, Standing, String)>,
+    history: Vec<(u64, Standing, Standing, Reason)>,
+}
+
+/// A reason, shared with the board: there can be half a million of them.
+#[derive(Debug, Clone, PartialEq)]
+struct Reason(Arc<str>);
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Reason(text.into()))
+    }
 }
 
 impl Key {
@@ -72,7 +88,7 @@ impl Key {
 impl Memory {
     /// What is known of `entry` at the age `age` of its board.
     pub(super) fn of(entry: &Entry, age: Duration, wall: SystemTime) -> Memory {
-        let change = |change: &Change| (unix_ms(change.at), change.from, change.to, change.reason.to_string());
+        let change = |change: &Change| (unix_ms(change.at), change.from, change.to, Reason(change.reason.clone()));
         Memory {
             key: Key::of(&entry.target),
             check: entry.target.check_names.clone(),
@@ -85,6 +101,11 @@ impl Memory {
         }
     }
 
+    /// Keeps the newest `max` changes and drops the others.
+    pub fn trim(&mut self, max: usize) {
+        self.history.drain(..self.history.len().saturating_sub(max));
+    }
+
     /// The target as it was known, on a board of the age `age`. A state that is too old, or from the future, is left out.
     pub(super) fn entry(&self, target: Arc<Target>, age: Duration, wall: SystemTime) -> Entry {
         let written = time(self.at_ms);
@@ -93,12 +114,11 @@ impl Memory {
         let counts_as = if known == Some(false) { State::Down } else { State::Up };
         let mut entry = Entry::new(target, counts_as, wall);
         for (at_ms, from, to, reason) in &self.history {
-            entry.history.push(time(*at_ms), *from, *to, reason);
+            entry.history.push(time(*at_ms), *from, *to, &reason.0);
         }
         let Some(gap) = gap else { return entry };
         if known.is_some() {
-            entry.known = true;
-            entry.since = time(self.since_ms).min(wall);
+            entry.resume(time(self.since_ms).min(wall), age);
         }
         if let Some((lowest_us, ago_us)) = self.lowest_connect_us
             && let Some(at) = age.checked_sub(gap.saturating_add(Duration::from_micros(ago_us)))

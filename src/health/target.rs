@@ -60,6 +60,7 @@ pub struct Targets {
     sources: Arc<[Source]>,
     pairs: Arc<[Vec<usize>]>,
     regions: Arc<HashMap<Endpoint, u16>>,
+    home: Option<u16>,
     /// Targets that report by themselves, by their check's name and their endpoint.
     reporting: Arc<HashMap<(String, Endpoint), TargetId>>,
 }
@@ -116,6 +117,7 @@ impl Targets {
             pairs: pairs.into(),
             reporting: Arc::new(reporting),
             regions: Arc::default(),
+            home: None,
         }
     }
 
@@ -124,6 +126,17 @@ impl Targets {
     #[must_use]
     pub fn placed(self, regions: HashMap<Endpoint, u16>) -> Self {
         Targets { regions: Arc::new(regions), ..self }
+    }
+
+    /// The same, probed from inside this region: what answers there proves nothing of the way to all others.
+    #[must_use]
+    pub fn seen_from(self, home: Option<u16>) -> Self {
+        Targets { home, ..self }
+    }
+
+    /// The region that the prober stands in, if one was given.
+    pub fn home(&self) -> Option<u16> {
+        self.home
     }
 
     /// The region of an endpoint; 0 where none was given.

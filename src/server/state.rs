@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File},
-    io::{self, Read, Write},
+    io::{self, BufWriter, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::world::unix_s;
 
-/// Largest file that is read, in bytes. The largest configuration keeps far less.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Largest file that is written and read, in bytes.
+const FILE_BYTES_MAX: u64 = 512 << 20;
 
 /// Something that has a file in the state directory.
 pub trait Stored: Serialize + DeserializeOwned {
@@ -143,7 +143,7 @@ impl StateDir {
             return Ok(());
         }
         let path = folder.join(name);
-        let written = enveloped(value).and_then(|text| store(folder, &path, &text));
+        let written = store(folder, &path, value);
         written.map_err(|reason| NotWritten { path, reason })
     }
 
@@ -158,9 +158,7 @@ impl StateDir {
 /// It cannot be told as JSON.
 pub fn enveloped<T: Stored>(value: &T) -> io::Result<String> {
     let envelope = Envelope { schema: T::SCHEMA, written: unix_s(SystemTime::now()), data: value };
-    let mut text = serde_json::to_string_pretty(&envelope).map_err(io::Error::other)?;
-    text.push('\n');
-    Ok(text)
+    serde_json::to_string(&envelope).map_err(io::Error::other)
 }
 
 /// What such a text says.
@@ -205,9 +203,18 @@ fn set_aside(path: &Path, why: &str) {
     }
 }
 
-fn store(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
+/// Never holds the whole text, which for thousands of targets is tens of megabytes.
+fn store<T: Stored>(folder: &Path, path: &Path, value: &T) -> io::Result<()> {
+    let envelope = Envelope { schema: T::SCHEMA, written: unix_s(SystemTime::now()), data: value };
+    let file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    let mut writer = BufWriter::with_capacity(1 << 16, file);
+    serde_json::to_writer(&mut writer, &envelope).map_err(io::Error::other)?;
+    writer.write_all(b"\n")?;
+    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    if file.as_file().metadata()?.len() > FILE_BYTES_MAX {
+        let too_large = format!("it would be larger than {} MiB, which is not read again", FILE_BYTES_MAX >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large));
+    }
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all() // the new name, too

@@ -23,8 +23,12 @@ const PAUSE_PER_WRITING: u32 = 50;
 /// Connect times are written at least so often, though no verdict changes.
 const WRITE_ANYWAY: Duration = Duration::from_secs(600);
 
+/// Changes that are written of all targets together, the newest of each: with the longest reasons that there are this is half of the
+/// largest file that is read again. Up to 10,000 targets nothing is left out.
+const CHANGES_MAX: usize = 500_000;
+
 /// What the file holds.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Verdicts {
     targets: Vec<Memory>,
 }
@@ -47,7 +51,15 @@ pub fn hand_over(live: &Live) -> io::Result<(String, String)> {
 }
 
 fn known(live: &Live) -> Verdicts {
-    Verdicts { targets: live.board.remember(Instant::now(), SystemTime::now()) }
+    Verdicts::of(live.board.remember(Instant::now(), SystemTime::now()))
+}
+
+impl Verdicts {
+    fn of(mut targets: Vec<Memory>) -> Verdicts {
+        let of_each = CHANGES_MAX / targets.len().max(1);
+        targets.iter_mut().for_each(|target| target.trim(of_each));
+        Verdicts { targets }
+    }
 }
 
 /// Writes what is known, now. Waits for the disk.
@@ -80,5 +92,45 @@ pub async fn keep(live: Arc<Live>) {
         }
         written = Instant::now();
         pause = WRITE_EVERY.max(PAUSE_PER_WRITING * (written - begun));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::history::{CHANGES_MAX as CHANGES_OF_EACH, Standing};
+
+    /// So many targets with full histories and such a reason, as they lie in the file.
+    fn flapping(targets: usize, reason: &str) -> Vec<Memory> {
+        let change = |n: usize| (1_800_000_000_000 + n, [Standing::Up, Standing::Down][n % 2], Standing::Held, reason);
+        let history: Vec<_> = (0..CHANGES_OF_EACH).map(change).collect();
+        let target = |n: usize| {
+            serde_json::json!({
+                "endpoint": format!("2001:db8:ffff:ffff:ffff:ffff:ffff:{n:x}"), "probe": "0123456789abcdef", "check": ["web"],
+                "at_ms": 1_800_000_000_000u64, "up": true, "since_ms": 1_800_000_000_000u64, "history": history,
+            })
+        };
+        (0..targets).map(|n| serde_json::from_value(target(n)).unwrap()).collect()
+    }
+
+    #[test]
+    fn ten_thousand_targets_with_full_histories_are_read_again_and_of_more_the_newest_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(folder.path())).unwrap();
+        for (targets, of_each) in [(10_000, CHANGES_OF_EACH), (20_000, 25)] {
+            let known = Verdicts::of(flapping(targets, "connection refused; 9 changes within 10 min"));
+            state.write(FILE, &known).unwrap();
+            let read = state.read::<Verdicts>(FILE).expect("it is used").targets;
+            assert_eq!((read.len(), &read), (targets, &known.targets));
+            let told = serde_json::to_value(&read[targets - 1]).unwrap();
+            let changes = told["history"].as_array().unwrap();
+            assert_eq!((changes.len(), &changes[of_each - 1][0]), (of_each, &(1_800_000_000_049u64.into())));
+        }
+    }
+
+    #[test]
+    fn the_longest_reasons_of_all_make_no_file_that_is_too_large_to_be_read() {
+        let one = serde_json::to_string(&flapping(1, &"\"".repeat(200))).unwrap();
+        assert!(one.len() * (CHANGES_MAX / CHANGES_OF_EACH) < 300 << 20, "{}", one.len());
     }
 }

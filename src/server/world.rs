@@ -173,7 +173,9 @@ impl World {
             zones: Arc::new(zones),
             warnings: of_zones.chain(measured.warnings).collect(),
             contents: keep_signed(contents),
-            targets: Targets::new(plan.targets.clone()).placed(regions_of_endpoints(&plan)),
+            targets: Targets::new(plan.targets.clone())
+                .placed(regions_of_endpoints(&plan))
+                .seen_from(config.server.region.map(|region| u16::from(region.0))),
             plan: Arc::new(plan),
             locations: Arc::new(locations),
             asns: asns.map(Arc::new),

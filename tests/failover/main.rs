@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo test --test failover [-- NAME…]                   the short scenarios, or those with NAME in their names
-//! cargo test --test failover -- --long [NAME…]            all faults with the default times, gdnsd beside; 15 minutes
+//! cargo test --test failover -- --long [NAME…]            all faults with the default times, gdnsd beside; 19 minutes
 //! cargo test --test failover -- --hour [NAME…]            an hour of loss
 //!                               --record FOLDER           writes what was seen into FOLDER, for docs/failover_timeline.py
 //! ```
@@ -33,6 +33,7 @@ mod site;
 mod steps;
 #[path = "../support/strange.rs"]
 mod strange;
+mod ticker;
 
 use std::{env, fs, path::PathBuf, process::ExitCode, thread, time::Instant};
 
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS; // the name asked for is one of another test program
     }
     netns::prepare(&["ip", "nft"]);
+    ticker::start();
     if let Some(folder) = &wanted.record {
         fs::create_dir_all(folder).expect("the folder can be made");
     }

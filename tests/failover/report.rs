@@ -23,7 +23,8 @@ pub struct Seen {
     pub lost: usize,
     /// In the order in which questions were asked.
     pub segments: Vec<Segment>,
-    /// Times in which no answer came for much longer than the client's pace: the machine, or the server, stood still.
+    /// Times in which the machine stood still; as long as nobody knows better, those in which no answer came for much longer than the
+    /// client's pace.
     pub stalls: Vec<(Duration, Duration)>,
     /// The longest time to an answer.
     pub slowest: Duration,
@@ -81,7 +82,7 @@ impl Seen {
         (since < DAY / 2.0).then(|| Duration::from_secs_f64(since))
     }
 
-    /// How long the machine stood still between two moments, as far as this client noticed.
+    /// How long the machine stood still between two moments.
     pub fn stalled(&self, from: Duration, to: Duration) -> Duration {
         self.stalls.iter().map(|&(begun, ended)| ended.min(to).saturating_sub(begun.max(from))).sum()
     }

@@ -255,7 +255,7 @@ impl Site {
     }
 
     /// What the program says of itself; `None` where it is too busy to say anything.
-    fn status(&self) -> Option<serde_json::Value> {
+    pub fn status(&self) -> Option<serde_json::Value> {
         let program = self.program.as_ref().expect("it was started");
         let (code, body) = self.home.inside(|| program.get("/api/v1/status"));
         (code == 200).then(|| serde_json::from_str(&body).expect("it is JSON"))
@@ -265,7 +265,7 @@ impl Site {
     pub fn seen(&mut self) -> Vec<Seen> {
         let contestants: Vec<Contestant> = self.contestants.drain(..).collect();
         let records = contestants.into_iter().map(|contestant| (contestant.server, contestant.asker.stop()));
-        records.map(|(server, record)| Seen::new(server, record, |data| self.region_of(data))).collect()
+        records.map(|(server, record)| Seen::new(server, record, |data| self.region_of(data)).by_the_clock()).collect()
     }
 }
 

@@ -55,10 +55,15 @@ pub struct Outcome {
     pub steps: Vec<(Duration, &'static str)>,
     /// How long the answers took to change, for each step at which they were to.
     pub moves: Vec<Option<Duration>>,
+    /// Answers that pointed to a failed region until they changed, for each step at which one failed.
+    pub to_failed: Vec<usize>,
     /// How long after the verdict in the program's log they followed.
     pub followed: Vec<Duration>,
     /// Answers that pointed to a failed region after the time that the contract gives, or away from a healthy one.
     pub wrong: usize,
+    /// Of what flaps: whether it was held down, and how long answers did without it while it was well.
+    pub held: Option<bool>,
+    pub away: Option<Duration>,
     /// What is against the contract.
     pub complaints: Vec<String>,
 }
@@ -82,6 +87,7 @@ pub fn play(scenario: &str, times: &Times, site: &mut Site, steps: &[Step]) -> V
                 thread::sleep(HOLD);
             }
             Expect::Stays(time) | Expect::Anything(time) => thread::sleep(time),
+            Expect::Settles { .. } if site.contestants.len() > 1 => thread::sleep(RIVAL_PATIENCE),
             Expect::Settles { within, .. } => thread::sleep(within + ALLOWANCE + HOLD),
         }
     }
@@ -96,7 +102,8 @@ pub fn play(scenario: &str, times: &Times, site: &mut Site, steps: &[Step]) -> V
 
 /// Compares what a client saw with what the steps were to do. Only isochrone has a `log`, and only to it the contract applies.
 fn judge(scenario: &str, times: &Times, seen: Seen, steps: &[(Duration, &Step)], log: Option<&str>) -> Outcome {
-    let (mut moves, mut followed, mut complaints, mut wrong) = (vec![], vec![], vec![], 0);
+    let (mut moves, mut followed, mut to_failed, mut wrong) = (vec![], vec![], vec![], 0);
+    let mut complaints = seen.complaints_of_waiting();
     let mut now = 0;
     let first = steps.first().map_or(Duration::MAX, |(at, _)| *at);
     wrong += seen.answered_otherwise(Duration::ZERO, first, now);
@@ -110,6 +117,9 @@ fn judge(scenario: &str, times: &Times, seen: Seen, steps: &[(Duration, &Step)],
                 let (before, after) = (now, region);
                 let changed = moved.map_or(to, |moved| from + moved);
                 wrong += seen.answered_otherwise(from, changed, before) + seen.answered_otherwise(changed, to, after);
+                if after > before {
+                    to_failed.push(seen.answered_with(from, changed, before));
+                }
                 if moved.is_none_or(|moved| moved > allowed(within, changed)) {
                     complaints.push(format!("{}: answers moved after {moved:?}, not within {within:?}", step.what));
                 }
@@ -137,9 +147,6 @@ fn judge(scenario: &str, times: &Times, seen: Seen, steps: &[(Duration, &Step)],
             Expect::Anything(_) => {}
         }
     }
-    if seen.lost > 0 {
-        complaints.push(format!("{} of {} questions got no answer", seen.lost, seen.asked));
-    }
     if wrong > 0 {
         complaints.push(format!("{wrong} wrong answers: {}", seen.course()));
     }
@@ -147,7 +154,8 @@ fn judge(scenario: &str, times: &Times, seen: Seen, steps: &[(Duration, &Step)],
         complaints.clear();
     }
     let steps = steps.iter().map(|(at, step)| (*at, step.what)).collect();
-    Outcome { scenario: scenario.into(), times: times.label, seen, steps, moves, followed, wrong, complaints }
+    let outcome = Outcome::new(scenario.into(), times.label, seen);
+    Outcome { steps, moves, to_failed, followed, wrong, complaints, ..outcome }
 }
 
 /// The newest verdict in the log up to this moment, on the client's clock.
@@ -162,6 +170,13 @@ fn newest_verdict(log: &str, seen: &Seen, latest: Duration) -> Option<Duration> 
 }
 
 impl Outcome {
+    /// Not judged yet.
+    pub fn new(scenario: String, times: &'static str, seen: Seen) -> Outcome {
+        let (steps, moves, to_failed, followed, complaints) = (vec![], vec![], vec![], vec![], vec![]);
+        let (held, away, wrong) = (None, None, 0);
+        Outcome { scenario, times, seen, steps, moves, to_failed, followed, wrong, held, away, complaints }
+    }
+
     pub fn json(&self) -> Value {
         let seconds = |time: &Duration| (time.as_secs_f64() * 1e3).round() / 1e3;
         let mut json = self.seen.json();
@@ -170,6 +185,9 @@ impl Outcome {
             "times": self.times,
             "steps": self.steps.iter().map(|(at, what)| json!([seconds(at), what])).collect::<Vec<_>>(),
             "moves": self.moves.iter().map(|moved| moved.as_ref().map(seconds)).collect::<Vec<_>>(),
+            "to_failed": self.to_failed,
+            "held": self.held,
+            "away_while_well_s": self.away.as_ref().map(seconds),
             "followed": self.followed.iter().map(seconds).collect::<Vec<_>>(),
             "wrong": self.wrong,
         });
@@ -181,13 +199,15 @@ impl Outcome {
     pub fn line(&self) -> String {
         let times = |times: Vec<String>| if times.is_empty() { "-".into() } else { times.join(" ") };
         let moves = self.moves.iter().map(|moved| moved.map_or("never".into(), |m| format!("{:.1}s", m.as_secs_f64())));
+        let to_failed = self.to_failed.iter().map(usize::to_string);
         let followed = self.followed.iter().map(|late| format!("{}ms", late.as_millis()));
         format!(
-            "{:44} {:13} {:16} {:24} {:14} {:>5} {:>4} {:>7} {:>7.0} {}",
+            "{:44} {:13} {:16} {:24} {:12} {:14} {:>5} {:>4} {:>7} {:>7.0} {}",
             self.scenario,
             self.times,
             self.seen.server,
             times(moves.collect()),
+            times(to_failed.collect()),
             times(followed.collect()),
             self.wrong,
             self.seen.lost,
@@ -199,11 +219,12 @@ impl Outcome {
 
     pub fn head() -> String {
         format!(
-            "{:44} {:13} {:16} {:24} {:14} {:>5} {:>4} {:>7} {:>7} {}",
+            "{:44} {:13} {:16} {:24} {:12} {:14} {:>5} {:>4} {:>7} {:>7} {}",
             "scenario",
             "check",
             "server",
             "answers moved after",
+            "to the dead",
             "after verdict",
             "wrong",
             "lost",

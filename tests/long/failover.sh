@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every fault of the failover tests with the default times, gdnsd beside isochrone on the same links, every period of flapping from 1 s
 # to 60 s, and an hour of 30 % loss. What was seen is kept in target/failover/long, for docs/failover_timeline.py. Needs root and what
-# tests/run installs. FAILOVER_HOUR=no leaves out the hour; then it takes eleven minutes.
+# tests/run installs. FAILOVER_HOUR=no leaves out the hour; then it takes nineteen minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

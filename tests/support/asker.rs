@@ -80,7 +80,9 @@ impl Asker {
     /// Stops asking, waits for the last answers, and tells everything.
     pub fn stop(mut self) -> Record {
         self.end();
-        self.record.lock().unwrap().clone()
+        let mut record = self.record.lock().unwrap();
+        let empty = Record { asked: vec![], data: vec![], ..*record };
+        std::mem::replace(&mut *record, empty) // an hour of questions is not held twice
     }
 
     /// Stops asking and waiting, and tells what there is.

@@ -12,6 +12,7 @@ use crate::health::{
     damping::{self, Damping},
     history::{History, Standing},
     probe::{ProbeError, ProbeResult},
+    self_doubt::Trouble,
     target::Target,
     verdict::{State, Verdict},
 };
@@ -36,7 +37,12 @@ pub(in crate::health) struct Entry {
     /// One of those by which self-doubt is judged, and whether it failed when it was last looked at.
     pub counted: bool,
     pub fails: bool,
-    /// While it fails: since when without a success in between. Kept while it is down; absent where it was down from the first.
+    /// It is asked so often that self-doubt never does without it.
+    pub quick: bool,
+    /// When it was last found up or answered, however badly: the prober reached it. For what is known from before: when that was
+    /// taken over.
+    pub heard: Option<Duration>,
+    /// While it fails without a success in between. Kept while it is down; absent where it was down from the first.
     failing: Option<Failing>,
     pub damping: Damping,
     pub history: History,
@@ -65,9 +71,22 @@ pub(in crate::health) struct Entry {
 
 #[derive(Debug, Clone, Copy)]
 struct Failing {
-    since: Duration,
+    trouble: Trouble,
     /// One of the failures was an answer of the endpoint's, which proves that the prober reaches it.
     answered: bool,
+}
+
+/// What a target says on the question whether a trouble is the prober's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::health) enum Evidence {
+    /// It was down before, or nothing is known of it.
+    Nothing,
+    /// It was up and fails since then, in a way that can be the prober's fault.
+    Fails,
+    /// The prober has reached it since.
+    Works,
+    /// It was up, and has not been heard since.
+    Unheard,
 }
 
 /// What of an entry answers depend on.
@@ -83,6 +102,8 @@ impl Entry {
             known: false,
             counted: false,
             fails: false,
+            quick: false,
+            heard: None,
             failing: None,
             damping: Damping::default(),
             history: History::default(),
@@ -118,7 +139,8 @@ impl Entry {
     /// result. A hold-down under other rules ends.
     pub fn under(&self, target: Arc<Target>, now: SystemTime) -> Self {
         let mut entry = Entry {
-            known: true,
+            known: self.verdict.is_decided() || self.known,
+            heard: self.heard,
             damping: self.damping.clone(),
             history: self.history.clone(),
             connect: self.connect,
@@ -129,11 +151,22 @@ impl Entry {
         };
         entry.since = self.since;
         if entry.target.check().damping == self.target.check().damping {
-            (entry.held, entry.standing) = (self.held, entry.standing_now());
+            entry.held = self.held;
         } else {
             entry.damping.end();
         }
+        entry.standing = entry.standing_now();
+        if self.standing == Standing::Held && entry.standing != Standing::Held {
+            entry.history.push(now, Standing::Held, entry.standing, "other rules for hold-downs");
+            entry.since = now;
+        }
         entry
+    }
+
+    /// Takes up how it stood before a restart, at the age `age` of the board.
+    pub fn resume(&mut self, since: SystemTime, age: Duration) {
+        (self.known, self.since, self.heard) = (true, since, Some(age));
+        self.standing = self.standing_now();
     }
 
     /// Its first result is still to come, and will, as that of a probe does. A heartbeat may take as long as it likes, and where
@@ -149,7 +182,7 @@ impl Entry {
     }
 
     fn standing_now(&self) -> Standing {
-        match (self.damping.hold(), self.verdict.is_decided(), self.state()) {
+        match (self.damping.hold(), self.verdict.is_decided() || self.known, self.state()) {
             (Some(_), _, _) => Standing::Held,
             (None, false, _) => Standing::Untried,
             (None, true, State::Up) => Standing::Up,
@@ -172,10 +205,18 @@ impl Entry {
                 let answered = error.is_answer();
                 match &mut self.failing {
                     Some(failing) => failing.answered |= answered,
-                    None if was_up => self.failing = Some(Failing { since: age, answered }),
+                    None if was_up => {
+                        let check = self.target.check();
+                        let spare = check.timeout + check.fast_interval;
+                        let trouble = Trouble { after: self.heard.unwrap_or_default(), since: age, spare };
+                        self.failing = Some(Failing { trouble, answered });
+                    }
                     None => {}
                 }
             }
+        }
+        if result.outcome.as_ref().map_or_else(ProbeError::is_answer, |()| true) {
+            self.heard = Some(age);
         }
         match &result.outcome {
             Ok(()) => self.probes_ok += 1,
@@ -204,14 +245,20 @@ impl Entry {
             self.note_hold(age, wall);
         }
         let to = self.standing_now();
-        if to == from {
+        let is_still_held = has_changed && from == Standing::Held && to == from;
+        if to == from && !is_still_held {
             return false;
+        }
+        let mut reason = self.reason();
+        if is_still_held {
+            reason = format!("{reason}; {} more changes while held", self.damping.further());
+            self.history.push_again(wall, from, to, &reason);
+            return true;
         }
         if has_changed || to == Standing::Held {
             self.since = wall;
         }
         self.standing = to;
-        let mut reason = self.reason(from, to);
         if to == Standing::Held {
             let (count, window) = (self.damping.count(age, &rules), shown(rules.window));
             reason = format!("{reason}; {count} changes within {window}");
@@ -222,12 +269,12 @@ impl Entry {
     }
 
     /// Why it stands otherwise after a result.
-    fn reason(&self, from: Standing, to: Standing) -> String {
+    fn reason(&self) -> String {
         let result = || self.last_result.as_ref().map(|(_, result)| result.to_string()).unwrap_or_default();
-        match (from, to, self.state) {
-            (Standing::Untried, _, _) => format!("first probe: {}", result()),
-            (_, _, State::Down) => result(),
-            (_, _, State::Up) => match self.target.rules().rise {
+        match self.state {
+            _ if self.probes_ok + self.probes_failed == 1 => format!("first probe: {}", result()),
+            State::Down => result(),
+            State::Up => match self.target.rules().rise {
                 1 => "1 success".into(),
                 rise => format!("{rise} successes in a row"),
             },
@@ -240,6 +287,7 @@ impl Entry {
             since: since.unwrap_or(wall),
             until: wall + hold.until.saturating_sub(age),
             changes: self.damping.count(age, &self.target.check().damping),
+            further: self.damping.further(),
         });
     }
 
@@ -267,6 +315,9 @@ impl Entry {
             self.note_hold(age, wall);
             self.held = self.held.map(|held| Held { since: wall - age.saturating_sub(hold.since), ..held });
             self.standing = Standing::Held;
+        } else if self.history.iter().next_back().is_some_and(|change| change.to == Standing::Held) {
+            let to = self.standing_now();
+            self.history.push(wall, Standing::Held, to, "its time ended while the server did not run");
         }
     }
 
@@ -326,20 +377,24 @@ impl Entry {
         }
     }
 
-    /// Whether its last failures belong to trouble that began no longer ago than such a check takes to find out, with an interval
-    /// to spare: what fails together is found out one after the other.
-    fn fails_lately(&self, age: Duration) -> bool {
-        let check = self.target.check();
-        let fall_takes = check.interval * 2 + (check.timeout + check.fast_interval) * check.fall;
-        self.failing.is_some_and(|failing| age.saturating_sub(failing.since) <= fall_takes)
+    /// When it began to fail, as far as is known; `None`: it does not, or has from the first.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.failing.map(|failing| failing.trouble)
     }
 
-    /// It was up before a trouble that began lately, as far as is known.
-    pub fn was_up_lately(&self, age: Duration) -> bool {
-        match self.verdict {
+    /// What it says of a trouble in which some target fell.
+    pub fn evidence(&self, trouble: &Trouble) -> Evidence {
+        let is_in_it = self.failing.is_some_and(|failing| failing.trouble.is_one_with(trouble));
+        let was_up = match self.verdict {
             Verdict::Untried { counts_as } => self.known && counts_as == State::Up,
             Verdict::Up { .. } => true,
-            Verdict::Down { .. } => self.fails_lately(age),
+            Verdict::Down { .. } => is_in_it,
+        };
+        match self.heard {
+            _ if !was_up => Evidence::Nothing,
+            _ if is_in_it && self.fails_silently() => Evidence::Fails,
+            Some(heard) if heard >= trouble.since => Evidence::Works,
+            _ => Evidence::Unheard,
         }
     }
 
@@ -351,11 +406,6 @@ impl Entry {
                 Verdict::Up { failures, .. } => failures >= CONVINCING_FAILURES.min(self.target.rules().fall),
                 Verdict::Down { .. } => true,
             }
-    }
-
-    /// The same, and the trouble began lately.
-    pub fn fails_silently_lately(&self, age: Duration) -> bool {
-        self.fails_silently() && self.fails_lately(age)
     }
 
     /// It answered when it was last asked, and is up.

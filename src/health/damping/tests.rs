@@ -205,6 +205,7 @@ fn a_restart_forgets_nothing_that_still_counts() {
 #[test]
 fn what_a_file_says_is_kept_within_bounds() {
     let wild = Remembered {
+        further: u32::MAX,
         changes_ms: (0..100_000).rev().collect(),
         level: u32::MAX,
         hold_ms: Some((u64::MAX, u64::MAX / 2)),
