@@ -219,6 +219,8 @@ fn verdicts_and_history_outlive_a_restart_and_a_corrupt_file_is_set_aside() {
 
     // Killed: what was written last is read again.
     let told = history.len();
+    let found = wait_for_state(&second, "ap", "down");
+    assert_eq!(found["history"].as_array().unwrap().len(), told, "it was found as it was known: {found}");
     let _ap = server(AP, port);
     wait_for_state(&second, "ap", "up");
     wait_for("the file", || fs::read_to_string(&file).unwrap().contains("2 successes in a row").then_some(()));
