@@ -312,7 +312,7 @@ fn the_compiled_map_is_the_direct_estimate_for_measured_addresses_too() {
 }
 
 #[test]
-fn neighbours_share_a_ranking_within_the_margin_only_where_the_best_region_is_the_same() {
+fn measured_neighbours_share_a_ranking_only_where_the_best_region_is_the_same() {
     // Madrid's network by itself: us 96, eu 97; its neighbour: eu first, then us, well within the margin.
     let folder = folder(
         "90.0.1.0/24,us,96\n90.0.1.0/24,eu,97\n90.0.1.0/24,ap,260\n90.0.0.0/24,eu,95\n90.0.0.0/24,us,96\n90.0.0.0/24,ap,250\n",
@@ -459,16 +459,12 @@ fn km(at: Coordinates, site: usize) -> f64 {
 }
 
 #[test]
-fn networks_that_nobody_measured_get_their_nearest_region_or_one_within_the_margin() {
+fn networks_that_nobody_measured_get_their_nearest_region_whatever_the_margin() {
     let world = MadeUp::new();
     let nearest: Vec<usize> = (0..world.cities.len()).map(|city| world.by_distance(city)[0]).collect();
-    assert_eq!(world.answers(&world.serve(0, "0ms").1), nearest);
-    let answers = world.answers(&world.serve(0, "5ms").1);
-    for (city, answer) in answers.iter().enumerate() {
-        let ms = |region: usize| model::rtt_ms(km(world.cities[city].1, region));
-        assert!(ms(*answer) - ms(nearest[city]) < 5.0, "{}: {answer}", world.network(city));
+    for margin in ["0ms", "5ms", "200ms"] {
+        assert_eq!(world.answers(&world.serve(0, margin).1), nearest, "{margin}");
     }
-    assert!(answers.iter().zip(&nearest).filter(|(a, b)| a != b).count() < nearest.len() / 10);
 }
 
 #[test]

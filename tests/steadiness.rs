@@ -4,7 +4,18 @@
 #[path = "support/program.rs"]
 mod program;
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
 use program::{Folder, Program, wait_for};
 use serde_json::Value;
@@ -28,6 +39,51 @@ fn free_port() -> u16 {
 /// Accepts by itself: the kernel completes connections. Dropping it refuses them.
 fn server(address: &str, port: u16) -> TcpListener {
     wait_for("the port", || TcpListener::bind((address, port)).ok())
+}
+
+/// Answers every connection, until it is told to be silent. It refuses once dropped.
+struct Talking {
+    is_silent: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Talking {
+    fn start(address: &str, port: u16) -> Talking {
+        let listener = server(address, port);
+        listener.set_nonblocking(true).unwrap();
+        let (is_silent, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (silent, over) = (is_silent.clone(), is_over.clone());
+        let thread = thread::spawn(move || {
+            let mut unanswered = Vec::new();
+            while !over.load(Relaxed) {
+                let Ok((mut stream, _)) = listener.accept() else {
+                    thread::sleep(Duration::from_millis(5));
+                    continue;
+                };
+                if silent.load(Relaxed) {
+                    unanswered.push(stream);
+                    continue;
+                }
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            }
+        });
+        Talking { is_silent, is_over, thread: Some(thread) }
+    }
+
+    fn be_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Relaxed);
+    }
+}
+
+impl Drop for Talking {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
 }
 
 fn config(port: u16, check: &str, server: &str) -> String {
@@ -101,10 +157,10 @@ fn log_lines(server: &Program, message: &str) -> usize {
 }
 
 #[test]
-fn all_servers_that_die_at_once_change_no_answer_and_a_region_that_dies_alone_does() {
+fn all_servers_that_fall_silent_at_once_change_no_answer_and_a_region_that_does_alone_does() {
     let port = free_port();
-    let folder = Folder::with_config(&config(port, "", ""));
-    let (us, eu) = (server(US, port), server(EU, port));
+    let folder = Folder::with_config(&config(port, "", "").replace("\"tcp\"", "\"http\""));
+    let (us, eu) = (Talking::start(US, port), Talking::start(EU, port));
     let mut program = folder.start(&["serve", "--config", "isochrone.toml"]);
     // The nearest region is down from the first, which the other two must not bring back when they die.
     wait_for_state(&program, "ap", "down");
@@ -113,15 +169,16 @@ fn all_servers_that_die_at_once_change_no_answer_and_a_region_that_dies_alone_do
     wait_for_answer(&program, US);
     assert!(has_metric(&program, "isochrone_prober_distrusts_itself 0"));
 
-    drop(us);
+    us.be_silent(true);
     wait_for_state(&program, "us", "down");
     wait_for_answer(&program, EU);
     assert_eq!(program.json("/api/v1/status")["self_doubt"], Value::Null);
-    let us = server(US, port);
+    us.be_silent(false);
     wait_for_state(&program, "us", "up");
     wait_for_answer(&program, US);
 
-    drop((us, eu));
+    us.be_silent(true);
+    eu.be_silent(true);
     let doubt = wait_for("self-doubt", || {
         let doubt = program.json("/api/v1/status")["self_doubt"].clone();
         (!doubt.is_null()).then_some(doubt)
@@ -137,7 +194,8 @@ fn all_servers_that_die_at_once_change_no_answer_and_a_region_that_dies_alone_do
     let told = folder.run(&["status", "--admin", &program.admin_url()]);
     assert!(told.stdout.contains("the prober has distrusted itself for"), "{}", told.stdout);
 
-    let (_us, _eu) = (server(US, port), server(EU, port));
+    us.be_silent(false);
+    eu.be_silent(false);
     wait_for("trust", || (program.json("/api/v1/status")["self_doubt"].is_null()).then_some(()));
     for region in ["us", "eu"] {
         wait_for(&format!("{region} to be up"), || {
@@ -148,6 +206,13 @@ fn all_servers_that_die_at_once_change_no_answer_and_a_region_that_dies_alone_do
     wait_for_answer(&program, US);
     assert_eq!(log_lines(&program, "the prober distrusts itself"), 1, "{}", program.stderr());
     assert_eq!(log_lines(&program, "the prober trusts itself again"), 1, "{}", program.stderr());
+
+    // What refuses is reached: there is nothing to doubt.
+    drop((us, eu));
+    wait_for_state(&program, "us", "down");
+    wait_for_state(&program, "eu", "down");
+    wait_for_answer(&program, AP); // the first of the ranking, as nothing is usable
+    assert_eq!(log_lines(&program, "the prober distrusts itself"), 1, "{}", program.stderr());
     program.signal("TERM");
     assert_eq!(program.ended().code(), Some(0));
 }

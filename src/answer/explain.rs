@@ -429,7 +429,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
 }
 
 /// The reason of a region that is ranked first and has not the lowest estimate.
-const NEAR_ENOUGH: &str = "chosen: near enough to the lowest estimate (switch-margin, hysteresis)";
+const NEAR_ENOUGH: &str = "chosen: near enough to the lowest estimate (hysteresis)";
 
 fn chosen_because(reason: Reason, ranked_by: RankedBy) -> &'static str {
     match (reason, ranked_by) {

@@ -266,8 +266,7 @@ struct RangeBuilder<'s, A> {
     overlay: Overlay<A>,
     next: Option<A>, // the first address not covered yet; `None`: all are
     ranges: Vec<(A, u32)>,
-    run: Option<Entry>,    // what the last range got
-    is_run_measured: bool, // of the range that began the run
+    run: Option<Entry>, // what the last range got
     rule_of_place: Vec<Option<u16>>,
     own_ranking: Vec<Vec<u32>>, // by rule (none first), then by place; `UNKNOWN` until worked out
     order: Vec<RegionId>,
@@ -283,7 +282,6 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
             next: Some(A::ZERO),
             ranges: Vec::new(),
             run: None,
-            is_run_measured: false,
             rule_of_place: Vec::new(),
             own_ranking: vec![Vec::new(); spec.rules.len() + 1],
             order: Vec::new(),
@@ -351,14 +349,13 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         // Most ranges are like the one before: they cost no look-up, and memory stays flat while millions stream through.
         if self.run != Some(entry) {
             self.run = Some(entry);
-            self.is_run_measured = located.is_some_and(|(id, sites)| sites.is_measured(id));
             self.ranges.push((first, tables.entry(entry)));
         }
     }
 
     /// The range's own ranking, or the run's where that costs the range less than the margin. The run's ranking is always the
-    /// own one of the range that began the run, so adoptions never chain. What was measured is not given up for a neighbour: there
-    /// the first region must be the same.
+    /// own one of the range that began the run, so adoptions never chain. The first region must be the same: scopes get wider by what
+    /// happens when regions fail, and nobody is sent elsewhere for it while all are up.
     fn ranking(&mut self, rule: Option<u16>, located: Option<(u32, &Sites<'_>)>, tables: &mut Tables) -> Option<u32> {
         let (id, sites) = located?;
         let estimates_ms = sites.estimates_ms(id).filter(|_| !self.spec.regions_under(rule).is_empty())?;
@@ -366,13 +363,8 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         let adopted = match self.run {
             Some(Entry { rule: run_rule, ranking: Some(run) }) if run_rule == rule && run != own => {
                 let (run_order, own_order) = (tables.rankings.get(run), tables.rankings.get(own));
-                let is_measured = self.is_run_measured || sites.is_measured(id);
-                let may = !is_measured || run_order[0] == own_order[0];
-                // The first regions alone cost so much, and tell most neighbours apart.
-                let least_ms = estimates_ms[run_order[0].index()] - estimates_ms[own_order[0].index()];
-                let margin_ms = self.sources.switch_margin_ms;
-                let is_near = least_ms < margin_ms && adoption_cost_ms(run_order, estimates_ms) < margin_ms;
-                (may && is_near).then_some(run)
+                let may = run_order[0] == own_order[0];
+                (may && adoption_cost_ms(run_order, estimates_ms) < self.sources.switch_margin_ms).then_some(run)
             }
             _ => None,
         };

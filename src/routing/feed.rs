@@ -32,7 +32,6 @@ pub(super) struct Sites<'e> {
     is_known: Vec<bool>,
     sources: Vec<Option<EstimateSource>>,
     measured: Vec<Option<Measured>>,
-    is_measured: Vec<bool>, // the same in few bytes: it is asked for every range
     room: Room,
 }
 
@@ -52,7 +51,6 @@ impl<'e> Sites<'e> {
             is_known: Vec::new(),
             sources: Vec::new(),
             measured: Vec::new(),
-            is_measured: Vec::new(),
             room: Room::default(),
         }
     }
@@ -65,7 +63,6 @@ impl<'e> Sites<'e> {
         self.sources.push(self.estimator.source_of_best(place, client, out, &self.room));
         self.known.push(*place);
         self.measured.push(measured);
-        self.is_measured.push(measured.is_some());
         self.known.len() as u32 - 1
     }
 
@@ -88,11 +85,6 @@ impl<'e> Sites<'e> {
     /// The measured network that a range belongs to.
     pub fn measured(&self, id: u32) -> Option<Measured> {
         self.measured[id as usize]
-    }
-
-    /// Whether it belongs to one.
-    pub fn is_measured(&self, id: u32) -> bool {
-        self.is_measured[id as usize]
     }
 }
 

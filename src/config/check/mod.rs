@@ -195,7 +195,7 @@ impl Context<'_> {
             self.note_unreadable(asn, "ASN database", "an .mmdb file");
         }
         let asn_database = (!asn.value.is_empty()).then(|| self.folder.join(&asn.value));
-        let named = spec.databases.value.iter().chain([asn]);
+        let named = spec.databases.value.iter().chain([asn]).filter(|at| !at.value.is_empty());
         let named_at = named.map(|at| (self.folder.join(&at.value), self.problems.spot(at.span.clone()))).collect();
         Geo { databases, asn_database, named_at }
     }

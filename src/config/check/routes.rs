@@ -178,7 +178,7 @@ impl Context<'_> {
     fn policy(&self, spec: &RouteSpec, regions: &[RegionId]) -> Policy {
         match spec.policy {
             Some(PolicyWord::Weighted) => return Policy::Weighted(self.weights(spec, regions)),
-            Some(word) if !spec.weights.value.is_empty() => {
+            Some(word) if spec.weights.is_given() && !spec.weights.value.is_empty() => {
                 let word = if word == PolicyWord::Failover { "failover" } else { "latency" };
                 let message = format!("`weights` means nothing to the policy `{word}`");
                 self.problems.add(&spec.weights.span, message, "remove it, or write policy = \"weighted\"");
@@ -190,7 +190,7 @@ impl Context<'_> {
 
     /// One weight for each of `regions`; all 1 when none are given.
     fn weights(&self, spec: &RouteSpec, regions: &[RegionId]) -> Vec<u32> {
-        if spec.weights.is_sound() && spec.weights.value.is_empty() {
+        if !spec.weights.is_given() || spec.weights.value.is_empty() {
             return vec![1; regions.len()];
         }
         let mut weights: Vec<Option<u32>> = vec![None; regions.len()];

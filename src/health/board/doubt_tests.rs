@@ -1,7 +1,7 @@
 //! Self-doubt on the board, in simulated time.
 
 use super::{
-    steadiness_tests::{Simulation, damped, fine, timeout, wall},
+    steadiness_tests::{Simulation, damped, fine, no_way, timeout, wall},
     *,
 };
 use crate::health::{
@@ -11,11 +11,21 @@ use crate::health::{
 };
 
 #[test]
+fn all_regions_that_refuse_at_once_are_down_at_once() {
+    let mut simulation = Simulation::new(&[2, 2, 2], &damped());
+    let result = |_, s: u64| if s >= 100 { failure() } else { fine() };
+    let mut doubted = false;
+    simulation.run(130, result, |now, _, _| doubted |= now.self_doubt.is_some());
+    assert!(!doubted);
+    assert!((0..6).all(|at| simulation.standing(at) == Standing::Down));
+}
+
+#[test]
 fn all_regions_at_once_is_taken_for_the_probers_own_failure() {
     for (way, regions) in [
-        (failure as fn() -> ProbeResult, &[1, 1][..]),
+        (no_way as fn() -> ProbeResult, &[1, 1][..]),
         (timeout, &[1, 1]),
-        (failure, &[3, 2, 4]),
+        (no_way, &[3, 2, 4]),
         (timeout, &[5, 5, 5, 5]),
         (timeout, &[20, 1]),
     ] {
@@ -66,7 +76,7 @@ fn the_failure_of_one_region_is_never_doubted_and_never_late() {
         for dead in 0..regions.len() {
             let mut simulation = Simulation::new(regions, &damped());
             let region_of: Vec<usize> = (0..).zip(regions).flat_map(|(r, n)| vec![r; *n]).collect();
-            let result = |at: usize, s: u64| if region_of[at] == dead && s >= 100 { failure() } else { fine() };
+            let result = |at: usize, s: u64| if region_of[at] == dead && s >= 100 { no_way() } else { fine() };
             simulation.run(400, result, |now, _, ms| {
                 assert!(now.self_doubt.is_none());
                 for (status, region) in
@@ -85,7 +95,7 @@ fn a_configuration_of_one_region_and_the_last_region_that_is_up_go_down_like_any
     single.run(200, |_, s| if s >= 100 { timeout() } else { fine() }, |now, _, _| assert!(now.self_doubt.is_none()));
     assert!((0..3).all(|at| single.standing(at) == Standing::Down));
     let mut last = Simulation::new(&[1, 1], &damped());
-    let result = |at: usize, s: u64| if s >= [100, 400][at] { failure() } else { fine() };
+    let result = |at: usize, s: u64| if s >= [100, 400][at] { no_way() } else { fine() };
     last.run(500, result, |now, _, _| assert!(now.self_doubt.is_none()));
     assert!((0..2).all(|at| last.standing(at) == Standing::Down));
 }
@@ -101,22 +111,22 @@ fn answers_with_the_wrong_status_prove_that_the_prober_works() {
 #[test]
 fn the_first_region_that_answers_again_ends_it_and_what_still_fails_is_down_at_its_next_probe() {
     let mut simulation = Simulation::new(&[2, 2], &damped());
-    let result = |at: usize, s: u64| if s >= 100 && (at >= 2 || s < 300) { failure() } else { fine() };
+    let result = |at: usize, s: u64| if s >= 100 && (at >= 2 || s < 300) { no_way() } else { fine() };
     simulation.run(299, result, |_, _, _| {});
     assert!(simulation.board.snapshot().self_doubt.is_some());
     simulation.run(330, result, |_, _, _| {});
     assert!(simulation.board.snapshot().self_doubt.is_none());
     let up: Vec<bool> = simulation.board.snapshot().statuses.iter().map(TargetStatus::is_up).collect();
     assert_eq!(up, [true, true, false, false]);
-    assert_eq!(simulation.history(2).last().unwrap().2, "connection refused");
+    assert_eq!(simulation.history(2).last().unwrap().2, "unreachable: no route to host");
 }
 
 #[test]
 fn a_region_that_comes_up_from_before_the_trouble_proves_that_the_prober_works() {
     let mut simulation = Simulation::new(&[1, 1, 1], &damped());
     let result = |at: usize, s: u64| match at {
-        0 if s < 300 => failure(),
-        1 | 2 if s >= 200 => failure(),
+        0 if s < 300 => no_way(),
+        1 | 2 if s >= 200 => no_way(),
         _ => fine(),
     };
     simulation.run(299, result, |_, _, _| {});
@@ -130,7 +140,7 @@ fn a_region_that_comes_up_from_before_the_trouble_proves_that_the_prober_works()
 #[test]
 fn what_fails_for_an_hour_is_believed() {
     let mut simulation = Simulation::new(&[1, 1], &damped());
-    let result = |_, s: u64| if s >= 100 { failure() } else { fine() };
+    let result = |_, s: u64| if s >= 100 { no_way() } else { fine() };
     simulation.run(3_600, result, |_, _, _| {});
     assert!(simulation.board.snapshot().self_doubt.is_some());
     simulation.run(3_740, result, |_, _, _| {});
@@ -141,7 +151,7 @@ fn what_fails_for_an_hour_is_believed() {
 #[test]
 fn a_reload_while_the_prober_distrusts_itself_changes_nothing_but_what_it_removes() {
     let mut simulation = Simulation::new(&[1, 1, 1], &damped());
-    simulation.run(140, |_, s| if s >= 100 { failure() } else { fine() }, |_, _, _| {});
+    simulation.run(140, |_, s| if s >= 100 { no_way() } else { fine() }, |_, _, _| {});
     let places: HashMap<Endpoint, u16> =
         (0..).zip(simulation.targets.list()).map(|(n, t)| (t.endpoint().clone(), n)).collect();
     let pairs: Vec<_> = simulation.targets.list().iter().map(|t| (t.endpoint().clone(), Arc::new(damped()))).collect();
@@ -190,7 +200,7 @@ fn whatever_happens_doubt_is_never_without_reason_and_a_failure_never_hidden_wit
         let mut failed_since_end = vec![false; region_of.len()];
         simulation.run(
             1_000,
-            |at, s| if is_out(at, s) { failure() } else { fine() },
+            |at, s| if is_out(at, s) { no_way() } else { fine() },
             |now, at, ms| {
                 let status = &now.statuses[at];
                 let is_ok = status.last_result.as_ref().unwrap().1.is_success();
@@ -309,7 +319,7 @@ fn several_regions_that_die_at_once_beside_one_that_is_asked_as_often_are_never_
     for fault_s in 100..110 {
         for dead in [&[0usize, 1][..], &[0, 2], &[1, 2], &[0, 1, 2], &[1, 2, 3], &[0, 2, 3]] {
             let mut simulation = regions(None, &[&[every(10)], &[every(10)], &[every(10)], &[every(10)]]);
-            let result = |at: usize, s: u64| if dead.contains(&at) && s >= fault_s { failure() } else { fine() };
+            let result = |at: usize, s: u64| if dead.contains(&at) && s >= fault_s { no_way() } else { fine() };
             simulation.run(fault_s + 40, result, |now, _, ms| {
                 assert!(now.self_doubt.is_none());
                 let is_late = ms >= (fault_s + 13) * 1_000 && dead.iter().any(|at| now.statuses[*at].is_up());
@@ -353,7 +363,7 @@ fn the_only_region_beside_the_probers_own_is_never_doubted_and_all_of_them_are()
 #[test]
 fn what_fell_long_before_is_not_put_back_by_a_later_failure_of_the_rest() {
     let mut simulation = regions(None, &[&[every(10)], &[every(10), cron(300)]]);
-    let result = |at: usize, s: u64| if s >= [1_000, 1_060, 9_999][at] { failure() } else { fine() };
+    let result = |at: usize, s: u64| if s >= [1_000, 1_060, 9_999][at] { no_way() } else { fine() };
     simulation.run(1_500, result, |now, _, _| assert!(now.self_doubt.is_none()));
     assert_eq!(up(&simulation.board.snapshot()), [false, false, true]);
 }

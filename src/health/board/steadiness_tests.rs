@@ -97,6 +97,11 @@ pub(super) fn timeout() -> ProbeResult {
     ProbeResult::failed(ProbeError::Timeout { phase: crate::health::probe::Phase::Connect, after }, after)
 }
 
+/// A failure that is known at once and that no endpoint can be blamed for.
+pub(super) fn no_way() -> ProbeResult {
+    ProbeResult::failed(ProbeError::Unreachable("no route to host".into()), Duration::from_millis(1))
+}
+
 pub(super) fn fine() -> ProbeResult {
     success(5)
 }
@@ -323,7 +328,7 @@ fn targets_known_from_before_that_all_fail_their_first_probe_are_kept() {
     after.board.recall(memories);
     after.board.adopt(&after.targets, wall(55_000));
     for (target, is_doubting) in after.targets.list().iter().zip([false, true]) {
-        after.board.record(target, failure(), Instant::now(), wall(56_000));
+        after.board.record(target, no_way(), Instant::now(), wall(56_000));
         assert_eq!(after.board.snapshot().self_doubt.is_some(), is_doubting);
     }
     assert!(after.board.snapshot().statuses.iter().all(TargetStatus::is_up));

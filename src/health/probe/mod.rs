@@ -148,12 +148,14 @@ impl ProbeError {
         matches!(self, Local(_) | NoTrustedRoots | Panicked | NotProbed)
     }
 
-    /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it. A connection that
-    /// opens and ends is no answer: things on the way do that, too.
+    /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it. A refusal or a reset
+    /// comes from there, too. A connection that opens and is closed is no answer: things on the way do that.
     pub fn is_answer(&self) -> bool {
         matches!(
             self,
-            ProbeError::Status(_)
+            ProbeError::Refused
+                | ProbeError::Reset(_)
+                | ProbeError::Status(_)
                 | ProbeError::Tls(_)
                 | ProbeError::Protocol(_)
                 | ProbeError::Body { .. }
