@@ -291,7 +291,15 @@ fn certificates_of_every_kind() {
             None,
             Some("the certificate expires in 1 day"),
         ),
-        ("expired", "app.example", now - 3 * DAY - DAY / 2, true, true, Some("TLS: "), None),
+        (
+            "expired",
+            "app.example",
+            now - 3 * DAY - DAY / 2,
+            true,
+            true,
+            Some("TLS: "),
+            Some("the certificate expired 3 days ago"),
+        ),
         (
             "expired, unverified",
             "app.example",
@@ -316,7 +324,7 @@ fn certificates_of_every_kind() {
         folder.write("isochrone.toml", &config(&check, "web"));
         let server = serve(&folder);
         let wanted = if error.is_none() { "up" } else { "down" };
-        let web = wait_for_state(&server, "web", wanted);
+        wait_for_state(&server, "web", wanted);
         if let Some(error) = error {
             let told = wait_for("the server to be reached", || {
                 let told = endpoint(&server, "127.0.11.1", "web")["last_error"].as_str().unwrap().to_string();
@@ -324,6 +332,7 @@ fn certificates_of_every_kind() {
             });
             assert!(told.starts_with(error), "{what}: {told}");
         }
-        assert_eq!(web["warnings"], serde_json::json!(warning.into_iter().collect::<Vec<_>>()), "{what}");
+        let warnings = &endpoint(&server, "127.0.11.1", "web")["warnings"];
+        assert_eq!(*warnings, serde_json::json!(warning.into_iter().collect::<Vec<_>>()), "{what}");
     }
 }
