@@ -268,7 +268,7 @@ fn an_override_ends_in_time_whether_the_server_runs_or_not() {
     run(&folder, &server, "drain eu-west --for 1h", 0);
     drop(server);
     let early = kept();
-    let until = early.split("\"until\": ").nth(1).and_then(|rest| rest.split([',', '\n']).next()).unwrap();
+    let until = early.split("\"until\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).unwrap();
     fs::write(folder.path().join("state/overrides.json"), early.replace(until, "1000")).unwrap();
     let server = start(&folder);
     assert_eq!(ask(&server, "www.geo.example"), "2 3");

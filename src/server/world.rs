@@ -403,11 +403,11 @@ fn faults_beside(config: &Config) -> Vec<Problem> {
     let mut problems = content::gather(config).err().unwrap_or_default().problems;
     // What is said of a zone as a whole, or of a route, may only follow from what was written wrong.
     problems.retain(|problem| problem.spot.as_ref().is_none_or(|spot| is_of_records(config, spot)));
-    problems.extend(Locations::open(&config.geo.databases).err().map(|error| about(config, &error)));
-    let asns = config.geo.asn_database.as_deref().map(AsnTable::open);
-    problems.extend(asns.and_then(Result::err).map(|error| about(config, &error)));
-    problems.extend(config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).and_then(Result::err));
-    problems.extend(config.admin.token_file.as_deref().map(AdminToken::read).and_then(Result::err));
+    let locations = Locations::open(&config.geo.databases).err();
+    let asns = config.geo.asn_database.as_deref().map(AsnTable::open).and_then(Result::err);
+    // That a file cannot be read has been told with the rest.
+    let unfit = locations.into_iter().chain(asns).filter(|error| !matches!(error, GeoError::Unreadable { .. }));
+    problems.extend(unfit.map(|error| about(config, &error)));
     problems
 }
 

@@ -140,9 +140,16 @@ pub fn host_of(host: Option<&str>, name: Option<&str>, address: IpAddr) -> Strin
 }
 
 /// Host and port as a request names them: without the port where it is the usual one, IPv6 addresses in brackets.
-pub fn authority(host: &str, port: u16, tls: bool) -> String {
+fn authority(host: &str, port: u16, tls: bool) -> String {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     if port == if tls { 443 } else { 80 } { host } else { format!("{host}:{port}") }
+}
+
+/// How a request names its host: the check's own `host` as it is written, since virtual hosts go by the name that users ask for,
+/// whatever the port that is probed; an address, and what stands in where there is none, with the port.
+pub fn authority_of(written: Option<&str>, host: &str, port: u16, tls: bool) -> String {
+    let name = written.filter(|written| written.trim_matches(['[', ']']).parse::<IpAddr>().is_err());
+    name.map_or_else(|| authority(host, port, tls), str::to_owned)
 }
 
 /// The name that a certificate must be valid for. An address is not sent in the handshake (RFC 6066 §3).

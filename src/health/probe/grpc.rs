@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Phase, ProbeError, ProbeResult,
-    connect::{Opened, Progress, authority, drive, fault, host_of, open, server_name},
+    connect::{Opened, Progress, authority_of, drive, fault, host_of, open, server_name},
     http::USER_AGENT,
     http2,
     tls::TlsModes,
@@ -94,7 +94,7 @@ async fn exchange(
 }
 
 fn request(check: &GrpcCheck, host: &str, timeout: Duration) -> Result<Request<()>, ProbeError> {
-    let authority = authority(host, check.port, check.tls);
+    let authority = authority_of(check.host.as_deref(), host, check.port, check.tls);
     let wrong = |error: http::Error| ProbeError::Request(format!("{error} ({authority})"));
     let scheme = if check.tls { "https" } else { "http" };
     let uri = Uri::builder().scheme(scheme).authority(authority.as_str()).path_and_query(METHOD).build();

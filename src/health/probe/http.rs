@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Phase, ProbeError, ProbeResult,
-    connect::{Opened, Progress, Stream, authority, drive, fault, host_of, open, server_name},
+    connect::{Opened, Progress, Stream, authority_of, drive, fault, host_of, open, server_name},
     http2,
     tls::TlsModes,
 };
@@ -110,10 +110,7 @@ async fn over_http2(
 
 /// The request: by HTTP/1.1 with a Host header, by HTTP/2 with the authority in its URI.
 fn request(check: &HttpCheck, host: &str, is_http2: bool) -> Result<Request<Empty<Bytes>>, ProbeError> {
-    // As written: virtual hosts go by the name that users ask for, whatever the port that is probed.
-    let is_name = |written: &&String| written.parse::<IpAddr>().is_err();
-    let as_written = check.host.as_ref().filter(is_name);
-    let authority = as_written.cloned().unwrap_or_else(|| authority(host, check.port, check.tls));
+    let authority = authority_of(check.host.as_deref(), host, check.port, check.tls);
     let wrong = |error: http::Error| ProbeError::Request(format!("{error} ({authority}{})", check.path));
     let path = encoded(&check.path);
     let uri = match is_http2 {

@@ -136,6 +136,9 @@ pub enum ProbeError {
     /// This host lacks something (files, memory, ports) to probe at all. Says nothing about the target.
     #[error("this host could not probe: {0}")]
     Local(String),
+    /// This host has no address to probe from. Says nothing about the target.
+    #[error("this host could not probe: {0}")]
+    NoAddress(String),
     /// The probing code panicked. Says nothing about the target.
     #[error("the probe panicked; the log tells where")]
     Panicked,
@@ -144,8 +147,8 @@ pub enum ProbeError {
 impl ProbeError {
     /// True when the target is not to blame, so that the result must not move its verdict.
     pub fn is_inconclusive(&self) -> bool {
-        use ProbeError::{Local, NoTrustedRoots, NotProbed, Panicked};
-        matches!(self, Local(_) | NoTrustedRoots | Panicked | NotProbed)
+        use ProbeError::{Local, NoAddress, NoTrustedRoots, NotProbed, Panicked};
+        matches!(self, Local(_) | NoAddress(_) | NoTrustedRoots | Panicked | NotProbed)
     }
 
     /// True when the endpoint itself answered, only not as it should: whatever is wrong, the prober reaches it. A refusal or a reset
@@ -174,8 +177,9 @@ impl ProbeError {
                 return lacks("raise the limit of open files (LimitNOFILE, ulimit -n)");
             }
             Some(libc::ENOBUFS | libc::ENOMEM) => return lacks("add memory"),
-            Some(libc::EADDRNOTAVAIL) => {
-                return lacks("it has no address of this family, or no free port (net.ipv4.ip_local_port_range)");
+            Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => {
+                let lack = "it has no address of this family, or no free port (net.ipv4.ip_local_port_range)";
+                return Self::NoAddress(format!("{error}; {lack}"));
             }
             Some(libc::EPERM) => return lacks("its own firewall forbids it"),
             Some(libc::ETIMEDOUT) => return Self::Unreachable(error.to_string()), // the kernel gave up before we did

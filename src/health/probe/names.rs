@@ -90,7 +90,8 @@ impl Addresses {
 
 /// Probes every address that a host name has now, all at once. The first success decides: waiting for an address that hangs would
 /// tell nothing more and delay the verdict. Connect is the lowest of those that succeeded by then. It is a failure only if each of
-/// them failed: one that this host could not probe might be alive.
+/// them failed: one that this host could not probe might be alive. Addresses of a family that this host does not have count only where
+/// there are no others.
 ///
 /// One address is probed in the target's own place, each further one in one of `spare`; where there are too few, one after the other.
 pub async fn probe(
@@ -111,10 +112,9 @@ pub async fn probe(
     probes.begin(None);
     while !probes.waiting.is_empty()
         && let Ok(place) = spare.clone().try_acquire_owned()
-    {
-        probes.begin(Some(place));
-    }
-    let (mut failed, mut untold, mut expires_s) = (None, None, seen_late);
+        && probes.begin(Some(place))
+    {}
+    let (mut failed, mut untold, mut without, mut expires_s) = (None, None, None, seen_late);
     while let Some(joined) = probes.under_way.join_next().await {
         let (result, place) = joined.unwrap_or_else(|error| (ended_early(error), None));
         expires_s = earlier(expires_s, result.certificate_expires_s);
@@ -129,6 +129,7 @@ pub async fn probe(
                 let (total, lookup_trouble) = (begun.elapsed(), found.trouble);
                 return ProbeResult { total, lookup_trouble, certificate_expires_s: expires_s, ..result };
             }
+            Err(ProbeError::NoAddress(_)) => _ = without.get_or_insert(result),
             Err(error) if error.is_inconclusive() => _ = untold.get_or_insert(result),
             Err(_) => _ = failed.get_or_insert(result),
         }
@@ -139,6 +140,7 @@ pub async fn probe(
     let result = match (untold, failed) {
         (Some(untold), _) => untold,
         (None, Some(failed)) if left == 0 => failed,
+        (None, None) if left == 0 && without.is_some() => without.unwrap_or_default(),
         (None, _) => ProbeResult::failed(ProbeError::Local(crowded(left)), total),
     };
     ProbeResult { total, lookup_trouble: found.trouble, certificate_expires_s: expires_s, ..result }

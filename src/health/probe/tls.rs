@@ -130,8 +130,16 @@ impl Verified {
         }
         let is_first = self.looked.replace(Instant::now()).is_none();
         let certificates = match roots {
-            TrustedRoots::Host => host_roots(is_first),
-            TrustedRoots::Only(list) => list.clone(),
+            TrustedRoots::Host => host_roots(),
+            TrustedRoots::Only(list) => Ok(list.clone()),
+        };
+        let certificates = match certificates {
+            Ok(whole) => whole,
+            Err((part, error)) if self.made.is_none() => {
+                tracing::warn!(error, "part of the CA bundle cannot be read");
+                part
+            }
+            Err(_) => return,
         };
         let of = BuildHasherDefault::<SipHasher13>::default().hash_one(&certificates);
         if of == self.of && !is_first {
@@ -190,12 +198,12 @@ fn expiry_s(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(read.validity().not_after.timestamp())
 }
 
-fn host_roots(is_first: bool) -> Vec<CertificateDer<'static>> {
+fn host_roots() -> Result<Vec<CertificateDer<'static>>, (Vec<CertificateDer<'static>>, String)> {
     let found = rustls_native_certs::load_native_certs();
-    for error in found.errors.iter().filter(|_| is_first) {
-        tracing::warn!(%error, "part of the CA bundle cannot be read");
+    match found.errors.first() {
+        Some(error) => Err((found.certs, error.to_string())),
+        None => Ok(found.certs),
     }
-    found.certs
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

@@ -138,8 +138,8 @@ impl Learner {
 
     #[cold]
     fn tell_subnet(&mut self, network: Network, now_s: u64) {
-        if self.subnets.note(network, now_s) {
-            self.tell(Report::Subnet { network });
+        if self.subnets.may_tell(now_s) && self.tell(Report::Subnet { network }) {
+            self.subnets.note(network, now_s);
         }
     }
 
@@ -176,10 +176,13 @@ impl Learner {
         }
     }
 
-    fn tell(&self, report: Report) {
-        if self.shared.reports.try_send(report).is_err() {
+    /// False: there was no room, and it is lost.
+    fn tell(&self, report: Report) -> bool {
+        let is_told = self.shared.reports.try_send(report).is_ok();
+        if !is_told {
             self.shared.counts.lost.fetch_add(1, Relaxed);
         }
+        is_told
     }
 }
 
@@ -210,17 +213,18 @@ impl ToldSubnets {
         self.marks[Self::place(network)] == Self::mark(network, now_s)
     }
 
-    /// Whether the network is to be told of now; it counts as told then.
-    fn note(&mut self, network: Network, now_s: u64) -> bool {
+    /// Whether one more network may be told of now.
+    fn may_tell(&mut self, now_s: u64) -> bool {
         if self.second != now_s {
             (self.second, self.told) = (now_s, 0);
         }
-        let may = self.told < SUBNETS_PER_SECOND;
-        if may {
-            self.told += 1;
-            self.marks[Self::place(network)] = Self::mark(network, now_s);
-        }
-        may
+        self.told < SUBNETS_PER_SECOND
+    }
+
+    /// It has been told.
+    fn note(&mut self, network: Network, now_s: u64) {
+        self.told += 1;
+        self.marks[Self::place(network)] = Self::mark(network, now_s);
     }
 
     #[inline]

@@ -63,6 +63,14 @@ async fn addresses_for_which_there_are_no_files_have_their_turn_one_after_the_ot
 }
 
 #[tokio::test]
+async fn addresses_that_are_known_too_late_end_the_probe() {
+    let (net, endpoint) = named(&[IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])]);
+    let check = Arc::new(Check { timeout: Duration::from_nanos(1), ..tcp_check(80) });
+    let result = probe_once(&Targets::new(vec![(endpoint, check)]), Arc::new(net), 1_000).await.remove(0);
+    assert!(!result.is_success(), "{result}");
+}
+
+#[tokio::test]
 async fn a_name_without_address_fails_within_the_timeout() {
     let check = Check { timeout: SHORT, ..tcp_check(80) };
     let result = probe_with(&net_probe(), Endpoint::Name("nowhere.invalid".into()), check).await;
