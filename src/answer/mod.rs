@@ -80,8 +80,7 @@ struct Tally {
     slots: Arc<AnswerSlots>,
     turn: u32,
     asking: Asking,
-    /// Queries that were located by their client subnet.
-    located_by_subnet: u64,
+    has_located_by_subnet: bool,
 }
 
 /// Whether a client is to come by TCP.
@@ -98,7 +97,7 @@ impl Core {
     /// A core that counts in `counters`.
     pub fn new(counters: Arc<WorkerCounters>, snapshot: &Snapshot) -> Self {
         let slots = counters.use_keys(&snapshot.answer_keys);
-        let tally = Tally { counters, slots, turn: 0, asking: Asking::No, located_by_subnet: 0 };
+        let tally = Tally { counters, slots, turn: 0, asking: Asking::No, has_located_by_subnet: false };
         Core { tally, name: QName::default(), notes: Notes::under(snapshot.query_log.as_ref(), None) }
     }
 
@@ -123,10 +122,14 @@ impl Core {
         }
     }
 
-    /// Queries so far that were located by their client subnet and not by their sender's address; to be compared before and after
-    /// one.
-    pub fn located_by_subnet(&self) -> u64 {
-        self.tally.located_by_subnet
+    /// Whether a query since this was last asked was located by its client subnet, and not by its sender's address.
+    #[inline]
+    pub fn has_located_by_subnet(&mut self) -> bool {
+        let has = self.tally.has_located_by_subnet;
+        if has {
+            self.tally.has_located_by_subnet = false;
+        }
+        has
     }
 
     /// The handshake of the next query's sender is wanted, which came over UDP: where a route would answer it by the sender's address,
@@ -195,7 +198,7 @@ impl Tally {
         let ecs = edns.and_then(|edns| edns.ecs);
         if let Some(ecs) = ecs {
             self.counters.ecs();
-            self.located_by_subnet += u64::from(ecs.source_len > 0);
+            self.has_located_by_subnet |= ecs.source_len > 0;
         }
         let limit = reply_limit(arrival.transport, edns, settings);
         let question_len = parsed.question.as_ref().map_or(0, |question| question.wire_len());

@@ -22,8 +22,6 @@ pub struct Answerer {
     current: Arc<Snapshot>,
     core: Core,
     learner: Learner,
-    /// What the core had located by a client subnet when that was last looked at.
-    located_before: u64,
     now_s: u64,
 }
 
@@ -36,7 +34,6 @@ impl Answerer {
             core: Core::new(counters, &current),
             current,
             learner: Learner::new(live.learning.clone()),
-            located_before: 0,
             now_s: unix_s(SystemTime::now()),
         }
     }
@@ -90,9 +87,7 @@ impl Respond for Answerer {
             self.end_watched(arrival);
         }
         // Of every query, not only of those that are drawn: one is enough to tell what a handshake of its network speaks for.
-        let located = self.core.located_by_subnet();
-        if located != self.located_before {
-            self.located_before = located;
+        if self.core.has_located_by_subnet() && self.learner.is_on() {
             self.learner.sent_subnet(arrival.client, arrival.now_s);
         }
         match verdict {

@@ -35,9 +35,12 @@ impl Sampler {
         if self.share <= 0.0 {
             return u64::MAX; // more than ever pass by
         }
+        if self.share >= 1.0 {
+            return 1;
+        }
         // From 2^-53 to 1, so that its logarithm is finite.
         let uniform = ((self.random() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        let gap = uniform.ln() / (-self.share).ln_1p(); // share 1: a number divided by -infinity
+        let gap = uniform.ln() / (-self.share).ln_1p();
         (gap as u64).saturating_add(1)
     }
 

@@ -125,20 +125,21 @@ impl Learner {
         }
     }
 
-    /// A query, over whatever it came, was located by a client subnet.
-    #[inline]
+    /// A query, over whatever it came, was located by a client subnet. Where nothing is measured it is as well not called.
+    #[inline(never)] // inlined, it costs every query that has none
     pub fn sent_subnet(&mut self, client: IpAddr, now_s: u64) {
-        if self.is_on()
-            && let Some(network) = network_of(client)
-            && !self.subnets.holds(network, now_s)
-        {
-            self.tell_subnet(network, now_s);
+        if !self.subnets.holds(Network::of(client), now_s) {
+            self.tell_subnet(client, now_s);
         }
     }
 
     #[cold]
-    fn tell_subnet(&mut self, network: Network, now_s: u64) {
-        if self.subnets.may_tell(now_s) && self.tell(Report::Subnet { network }) {
+    fn tell_subnet(&mut self, client: IpAddr, now_s: u64) {
+        if self.is_on()
+            && let Some(network) = network_of(client)
+            && self.subnets.may_tell(now_s)
+            && self.tell(Report::Subnet { network })
+        {
             self.subnets.note(network, now_s);
         }
     }
