@@ -81,12 +81,16 @@ fn start(folder: &Folder) -> Program {
 
 /// The addresses that dig shows, sorted; or the response code.
 fn ask(server: &Program, name: &str) -> String {
-    let output = Command::new("dig")
-        .args([&format!("@{}", server.dns.ip()), "-p", &server.dns.port().to_string(), name, "A", "+noall", "+answer"])
-        .args(["+comments", "+tries=1", "+time=20"])
-        .output()
-        .expect("dig");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let dig = || {
+        let output = Command::new("dig")
+            .args([&format!("@{}", server.dns.ip()), "-p", &server.dns.port().to_string(), name, "A", "+noall"])
+            .args(["+answer", "+comments", "+tries=1", "+time=20"])
+            .output()
+            .expect("dig");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Its own port may be the server's, since both let others of their user share it: then it hears itself.
+    let text = wait_for("an answer", || Some(dig()).filter(|text| !text.contains("query response not set")));
     let mut addresses: Vec<&str> = text
         .lines()
         .filter(|line| !line.starts_with(';') && line.contains("\tA\t"))
