@@ -1,10 +1,13 @@
 //! From rows to an estimator: sorts out what cannot be, gathers what tells of one network, then of one place, then of groups of
 //! networks, and fits each step on what the wider ones leave.
 
+mod gathered;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ipnet::IpNet;
 
+use self::gathered::Gathered;
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
@@ -16,7 +19,7 @@ use super::{
     prefixes::{Cell, PrefixTable},
     prior::Prior,
     shift::{Level, Series},
-    trend::{Point, Trend},
+    trend::Trend,
 };
 use crate::{
     config::model::RegionId,
@@ -249,12 +252,7 @@ impl Intake<'_> {
         }
         self.counts.cells = gathered.len();
         let prior = &self.prior;
-        let points = gathered.values().flat_map(|cell| cell.sums.iter()).map(|(region, sum)| Point {
-            region: usize::from(*region),
-            model_ms: sum.model_ms / sum.weight,
-            error: sum.error / sum.weight,
-            var: prior.field_var + 1.0 / sum.weight,
-        });
+        let points = gathered.values().flat_map(|cell| cell.points(prior));
         estimator.trend = Trend::fit(prior, self.sites.len(), points);
         let trend = &estimator.trend;
         let places: Vec<Site> = gathered.into_values().map(|cell| cell.site(prior, trend)).collect();
@@ -424,54 +422,6 @@ fn countries_of(continent: Continent) -> impl Iterator<Item = Place> {
     let codes = letters().flat_map(move |a| letters().map(move |b| CountryCode([a, b])));
     codes.filter_map(place_of_country).filter(move |place| place.continent == Some(continent))
 }
-
-/// The networks of one cell of the globe.
-struct Gathered {
-    direction: Direction,
-    networks: u32,
-    sums: BTreeMap<u8, Sums>,
-}
-
-/// Weighted sums over the networks that were measured to one region.
-#[derive(Default)]
-struct Sums {
-    weight: f32,
-    error: f32,
-    model_ms: f32,
-}
-
-impl Gathered {
-    fn new(direction: Direction) -> Self {
-        Gathered { direction, networks: 0, sums: BTreeMap::new() }
-    }
-
-    fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32) {
-        let spread_ms = prior.spread_ms(model_ms);
-        let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
-        let weight = 1.0 / (local_var + noise_var);
-        let error = ((measured.rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
-        let sums = self.sums.entry(measured.region.0).or_default();
-        sums.weight += weight;
-        sums.error += weight * error;
-        sums.model_ms += weight * model_ms;
-    }
-
-    fn site(&self, prior: &Prior, trend: &Trend) -> Site {
-        let local_var = prior.local_var / self.networks as f32;
-        let observed = self.sums.iter().map(|(region, sums)| {
-            let region = usize::from(*region);
-            Observed {
-                region,
-                error: sums.error / sums.weight - trend.at(region, sums.model_ms / sums.weight),
-                noise_var: (1.0 / sums.weight - local_var).max(NOISE_VAR_MIN),
-            }
-        });
-        Site { direction: self.direction, networks: self.networks, observed: observed.collect() }
-    }
-}
-
-/// No mean of measurements is surer than this.
-const NOISE_VAR_MIN: f32 = 1e-4;
 
 /// What is known of a group of networks towards each region.
 #[derive(Default)]

@@ -8,9 +8,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+mod named;
+
+use self::named::{Parts, about, faults_beside};
 use super::{
     estimates,
-    measured::{self, GeoAtlas, Measured},
+    measured::{self, GeoAtlas},
     parallel::for_each,
     query_log,
     watch::Files,
@@ -18,11 +21,10 @@ use super::{
 use crate::{
     answer::explain::{self, Circumstances, Explanation},
     config::{
-        self, AdminToken, Config, Problem, Report, cookie_secrets,
-        model::{Region, RegionId, ZoneText},
-        report::Spot,
+        self, AdminToken, Config, Problem, Report,
+        model::{Region, RegionId},
     },
-    geo::{AsnTable, GeoError, Locations},
+    geo::{AsnTable, Locations},
     health::{self, Endpoint, Targets},
     latency::{
         Estimator, Prior, RegionSite,
@@ -40,7 +42,7 @@ use crate::{
     },
     telemetry::AnswerKeys,
     wire::cookie::CookieSecrets,
-    zone::{ZoneContent, ZoneTable, content},
+    zone::{ZoneContent, ZoneTable},
 };
 
 /// A configuration with all that was compiled from it.
@@ -357,78 +359,6 @@ impl World {
             answer_keys,
             query_log: None,
         }
-    }
-}
-
-/// What a configuration names, read.
-struct Parts {
-    contents: Vec<ZoneContent>,
-    locations: Locations,
-    asns: Option<AsnTable>,
-    cookie_secrets: Option<CookieSecrets>,
-    admin_token: Option<AdminToken>,
-    measured: Measured,
-}
-
-impl Parts {
-    /// Reads it all, so that all that is wrong is told at once.
-    fn read(config: &Config, now: SystemTime) -> Result<Parts, Report> {
-        let mut problems = Vec::new();
-        let contents = content::gather(config).unwrap_or_else(|report| {
-            problems.extend(report.problems);
-            Vec::new()
-        });
-        let measured = measured::read(config, now).unwrap_or_else(|wrong| {
-            problems.extend(wrong);
-            Measured::default()
-        });
-        let mut keep = |error| problems.push(about(config, &error));
-        let locations = Locations::open(&config.geo.databases).map_err(&mut keep).ok();
-        let asns = config.geo.asn_database.as_deref().map(AsnTable::open).transpose().map_err(&mut keep).ok();
-        let cookie_secrets = config.server.cookie_secret_file.as_deref().map(cookie_secrets::read).transpose();
-        let cookie_secrets = cookie_secrets.map_err(|problem| problems.push(problem)).ok().flatten();
-        let admin_token = config.admin.token_file.as_deref().map(AdminToken::read).transpose();
-        let admin_token = admin_token.map_err(|problem| problems.push(problem)).ok().flatten();
-        match (locations, asns, problems.is_empty()) {
-            (Some(locations), Some(asns), true) => {
-                Ok(Parts { contents, locations, asns, cookie_secrets, admin_token, measured })
-            }
-            _ => Err(Report::new(problems)),
-        }
-    }
-}
-
-/// What else is wrong in the files that a configuration names which has errors of its own: only what does not follow from those.
-fn faults_beside(config: &Config) -> Vec<Problem> {
-    let mut problems = content::gather(config).err().unwrap_or_default().problems;
-    // What is said of a zone as a whole, or of a route, may only follow from what was written wrong.
-    problems.retain(|problem| problem.spot.as_ref().is_none_or(|spot| is_of_records(config, spot)));
-    let locations = Locations::open(&config.geo.databases).err();
-    let asns = config.geo.asn_database.as_deref().map(AsnTable::open).and_then(Result::err);
-    // That a file cannot be read has been told with the rest.
-    let unfit = locations.into_iter().chain(asns).filter(|error| !matches!(error, GeoError::Unreadable { .. }));
-    problems.extend(unfit.map(|error| about(config, &error)));
-    problems
-}
-
-/// A place in the records of a zone, and not in the rest of the configuration file.
-fn is_of_records(config: &Config, spot: &Spot) -> bool {
-    let is_same_file = |other: &Spot| other.source.name == spot.source.name;
-    let holds = |text: &ZoneText| {
-        let held = text.spot.span.start <= spot.span.start && spot.span.end <= text.spot.span.end;
-        held && is_same_file(&text.spot)
-    };
-    config.zones.iter().all(|zone| !is_same_file(&zone.spot))
-        || config.zones.iter().any(|zone| zone.texts.iter().any(holds))
-}
-
-/// A database's error, where the configuration names the database.
-fn about(config: &Config, error: &GeoError) -> Problem {
-    let named_at =
-        |path: &Path| config.geo.named_at.iter().find(|(named, _)| named == path).map(|(_, spot)| spot.clone());
-    match error.path().and_then(named_at) {
-        Some(spot) => Problem::at(spot, error.to_string()),
-        None => Problem::new(error.to_string()),
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::health::{
-    Check, Endpoint, damping,
+    Check, CheckKind, Endpoint, ProbeError, damping,
     history::Standing,
     testing::{failure, tcp_check},
 };

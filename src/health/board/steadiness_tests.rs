@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::health::{
-    Check, damping,
+    Check, ProbeError, damping,
     history::{CHANGES_MAX, Standing},
     testing::{address, failure, success, tcp_check},
 };

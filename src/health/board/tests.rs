@@ -3,7 +3,7 @@ use std::sync::Once;
 
 use super::*;
 use crate::health::testing::{address, failure, success, tcp_check};
-use crate::health::{Check, Endpoint};
+use crate::health::{Check, Endpoint, ProbeError};
 
 fn board(pairs: Vec<(Endpoint, Arc<Check>)>) -> (Board, Targets) {
     let (board, targets) = (Board::default(), Targets::new(pairs));

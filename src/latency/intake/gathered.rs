@@ -1,0 +1,75 @@
+//! What the measured networks of one cell of the globe have in common, summed up.
+
+use std::collections::BTreeMap;
+
+use super::ERROR_RANGE;
+use crate::latency::{
+    belief::Observed,
+    estimate::Direction,
+    field::Site,
+    prefixes::Cell,
+    prior::Prior,
+    trend::{Point, Trend},
+};
+
+/// The networks of one cell of the globe.
+pub struct Gathered {
+    direction: Direction,
+    /// How many they are.
+    pub networks: u32,
+    sums: BTreeMap<u8, Sums>,
+}
+
+/// Weighted sums over the networks that were measured to one region.
+#[derive(Default)]
+struct Sums {
+    weight: f32,
+    error: f32,
+    model_ms: f32,
+}
+
+impl Gathered {
+    /// None yet; `direction` is the cell's.
+    pub fn new(direction: Direction) -> Self {
+        Gathered { direction, networks: 0, sums: BTreeMap::new() }
+    }
+
+    /// Takes in what was measured for one of them, whose own errors have the variance `local_var`.
+    pub fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32) {
+        let spread_ms = prior.spread_ms(model_ms);
+        let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
+        let weight = 1.0 / (local_var + noise_var);
+        let error = ((measured.rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
+        let sums = self.sums.entry(measured.region.0).or_default();
+        sums.weight += weight;
+        sums.error += weight * error;
+        sums.model_ms += weight * model_ms;
+    }
+
+    /// What the trend is fitted to.
+    pub fn points(&self, prior: &Prior) -> impl Iterator<Item = Point> {
+        self.sums.iter().map(|(region, sum)| Point {
+            region: usize::from(*region),
+            model_ms: sum.model_ms / sum.weight,
+            error: sum.error / sum.weight,
+            var: prior.field_var + 1.0 / sum.weight,
+        })
+    }
+
+    /// What the field is fitted to, beside the trend.
+    pub fn site(&self, prior: &Prior, trend: &Trend) -> Site {
+        let local_var = prior.local_var / self.networks as f32;
+        let observed = self.sums.iter().map(|(region, sums)| {
+            let region = usize::from(*region);
+            Observed {
+                region,
+                error: sums.error / sums.weight - trend.at(region, sums.model_ms / sums.weight),
+                noise_var: (1.0 / sums.weight - local_var).max(NOISE_VAR_MIN),
+            }
+        });
+        Site { direction: self.direction, networks: self.networks, observed: observed.collect() }
+    }
+}
+
+/// No mean of measurements is surer than this.
+const NOISE_VAR_MIN: f32 = 1e-4;
