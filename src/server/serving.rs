@@ -8,7 +8,7 @@ use super::{
     live::Live,
     sockets::Sockets,
     takeover::{
-        Giver, Successor, Taken, TakeoverError,
+        Successor, Taken, TakeoverError,
         taker::{self, Predecessor},
     },
 };
@@ -84,13 +84,5 @@ pub fn end_serving(serving: Serving, successor: Option<Successor>) -> Result<(),
             tracing::info!(process, "a new process serves: answering who is connected to this one, then ending");
             serving.release(|| successor.tell_stopped())
         }
-    }
-}
-
-/// The process that has taken over; waits for it, for ever where nobody can.
-pub async fn successor_of(giver: &mut Option<Giver>) -> Successor {
-    match giver {
-        Some(giver) => giver.successor().await,
-        None => std::future::pending().await,
     }
 }
