@@ -225,6 +225,7 @@ async fn supervise(shared: Arc<Shared>, mut lists: watch::Receiver<Targets>) {
                     running.insert(target.key.clone(), kept);
                 }
                 old.values().for_each(|gone| gone.task.abort());
+                shared.probe.keep(&list);
             }
             Some(ended) = tasks.join_next_with_id() => {
                 let (id, error) = match ended {

@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     check::{Check, CheckKind, Endpoint},
-    target::Target,
+    target::{Target, Targets},
 };
 
 /// How far a probe came.
@@ -272,6 +272,9 @@ pub trait Probe: Send + Sync + 'static {
     /// Starts one probe, which must end within the check's timeout. It holds one connection at a time, and one more for each place
     /// that it takes of `spare`.
     fn probe(&self, target: &Target, spare: &Arc<Semaphore>) -> Probing;
+
+    /// From now on these are probed and no others: what is remembered of others may be forgotten.
+    fn keep(&self, targets: &Targets);
 }
 
 /// Probes over the network: what the program uses.
@@ -299,6 +302,15 @@ impl Probe for NetProbe {
             }
             Endpoint::Name(name) => Box::pin(names::probe(check, name, this, spare.clone(), deadline)),
         }
+    }
+
+    fn keep(&self, targets: &Targets) {
+        let probed = targets.list().iter().filter(|target| target.check().kind.is_probed());
+        let names = probed.filter_map(|target| match target.endpoint() {
+            Endpoint::Name(name) => Some(name.as_str()),
+            Endpoint::Address(_) => None,
+        });
+        self.resolver.keep(&names.collect());
     }
 }
 

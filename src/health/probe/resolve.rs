@@ -3,7 +3,7 @@
 //! leave endpoints that are alive. Knows nothing of what the addresses are probed for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt, io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,8 +36,6 @@ const WAITING_SHARE: u32 = 4;
 /// A name's addresses serve for an interval less this part of it: a turn one interval later must find them old, even when the clock
 /// of the one or the other ran a little late.
 const SLACK_SHARE: u32 = 20;
-/// A name that nobody asked for in so long is forgotten; longer than [`KEPT_INTERVALS`] of the longest interval.
-const FORGET_AFTER: Duration = Duration::from_secs(4 * 86_400);
 /// Shortest time between two warnings that names are not answered.
 const WARNING_EVERY: Duration = Duration::from_secs(60);
 
@@ -98,16 +96,29 @@ struct Places {
     slow: Arc<Semaphore>,
 }
 
+/// All names, and what was said in the log of those that have trouble.
 #[derive(Debug, Default)]
 struct Names {
     known: HashMap<String, Known>,
+    /// How many of them have trouble.
+    troubled: usize,
+    /// It was said that some have.
+    is_told: bool,
+    /// When that was last said.
     warned: Option<Instant>,
+}
+
+/// What the log is to say.
+enum Word {
+    /// Some names have trouble.
+    Trouble,
+    /// None has any more.
+    Relief,
 }
 
 /// What is known of one name.
 #[derive(Debug)]
 struct Known {
-    asked: Instant,
     /// When the newest lookup was asked for, then when it began.
     begun: Instant,
     lookup: watch::Receiver<Stage>,
@@ -164,6 +175,16 @@ impl Resolver {
         }
     }
 
+    /// Forgets all names but these: what does not concern any probe any more must not hold back a word on what does.
+    pub fn keep(&self, kept: &HashSet<&str>) {
+        let mut names = self.lock();
+        names.known.retain(|name, _| kept.contains(name.as_str()));
+        names.troubled = names.known.values().filter(|known| known.trouble.is_some()).count();
+        if names.troubled == 0 && std::mem::take(&mut names.is_told) {
+            tracing::info!("the names that the host's resolver does not answer for are not probed any more");
+        }
+    }
+
     /// What is worth telling of a name whose newest addresses are not there.
     fn told_of(&self, name: &str) -> Option<Arc<str>> {
         let names = self.lock();
@@ -183,13 +204,9 @@ impl Resolver {
         now: Instant,
     ) -> (watch::Receiver<Stage>, bool, Option<Arc<[IpAddr]>>) {
         let mut names = self.lock();
-        if !names.known.contains_key(name) {
-            names.known.retain(|_, known| now.duration_since(known.asked) < FORGET_AFTER);
-        }
         let mut good = None;
         let mut is_slow = false;
         if let Some(known) = names.known.get_mut(name) {
-            known.asked = now;
             let kept_for = KEPT_FOR.max(interval * KEPT_INTERVALS);
             known.good.take_if(|(at, _)| now.duration_since(*at) > kept_for);
             good = known.good.as_ref().map(|(_, addresses)| addresses.clone());
@@ -241,29 +258,26 @@ impl Resolver {
     /// Takes in what a lookup came to. One line in the log when the first name is not answered, and one when all are again.
     fn note(&self, name: &str, begun: Instant, looked: &Looked) {
         let mut names = self.lock();
-        let was_troubled = names.is_troubled();
         let now = Instant::now();
-        let Some(known) = names.known.get_mut(name) else { return };
+        let Some(known) = names.known.get_mut(name) else { return }; // nobody wants to know any more
         known.is_slow = now.duration_since(begun) > SLOW_MIN;
-        known.trouble = None;
+        let had_trouble = known.trouble.take().is_some();
         match looked {
             Ok(addresses) => known.good = Some((now, addresses.clone())),
             Err(NameError::NoSuchName(_)) => known.good = None,
             Err(error) => known.trouble = Some(error.to_string().into()),
         }
         let error = known.trouble.clone();
-        match (was_troubled, names.is_troubled()) {
-            (false, true) if names.warned.is_none_or(|at| at.elapsed() >= WARNING_EVERY) => {
-                names.warned = Some(now);
-                tracing::warn!(
-                    name,
-                    error = error.as_deref(),
-                    "the host's resolver does not answer for a name, perhaps one of many; names are probed at the addresses that they \
-                     had, for an hour. `isochrone status` tells which"
-                );
-            }
-            (true, false) => tracing::info!("the host's resolver answers for all names again"),
-            _ => {}
+        names.troubled = names.troubled - usize::from(had_trouble) + usize::from(error.is_some());
+        match names.word(now) {
+            Some(Word::Trouble) => tracing::warn!(
+                name,
+                error = error.as_deref(),
+                "the host's resolver does not answer for a name, perhaps one of many; names are probed at the addresses that they had, \
+                 for an hour. `isochrone status` tells which"
+            ),
+            Some(Word::Relief) => tracing::info!("the host's resolver answers for all names again"),
+            None => {}
         }
     }
 
@@ -273,14 +287,26 @@ impl Resolver {
 }
 
 impl Names {
-    fn is_troubled(&self) -> bool {
-        self.known.values().any(|known| known.trouble.is_some())
+    /// What is to be said now, as far as it was not. Trouble that comes again too soon after the last word is told when it lasts.
+    fn word(&mut self, now: Instant) -> Option<Word> {
+        let is_rested = self.warned.is_none_or(|at| now.duration_since(at) >= WARNING_EVERY);
+        match (self.troubled > 0, self.is_told) {
+            (true, false) if is_rested => {
+                (self.is_told, self.warned) = (true, Some(now));
+                Some(Word::Trouble)
+            }
+            (false, true) => {
+                self.is_told = false;
+                Some(Word::Relief)
+            }
+            _ => None,
+        }
     }
 }
 
 impl Known {
     fn new(now: Instant, lookup: watch::Receiver<Stage>) -> Self {
-        Known { asked: now, begun: now, lookup, good: None, trouble: None, is_slow: false }
+        Known { begun: now, lookup, good: None, trouble: None, is_slow: false }
     }
 }
 

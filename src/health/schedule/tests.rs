@@ -15,13 +15,21 @@ use crate::health::{
 struct Fake<F> {
     act: F,
     starts: Arc<Mutex<Vec<(Endpoint, Instant)>>>,
+    /// What it was told to keep.
+    kept: Arc<Mutex<Vec<Endpoint>>>,
     under_way: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
 }
 
 impl<F: Fn(&Target) -> Probing + Send + Sync + 'static> Fake<F> {
     fn new(act: F) -> Arc<Self> {
-        Arc::new(Fake { act, starts: Arc::default(), under_way: Arc::default(), most: Arc::default() })
+        Arc::new(Fake {
+            act,
+            starts: Arc::default(),
+            kept: Arc::default(),
+            under_way: Arc::default(),
+            most: Arc::default(),
+        })
     }
 
     fn starts_of(&self, endpoint: &Endpoint) -> Vec<Instant> {
@@ -49,6 +57,10 @@ impl<F: Fn(&Target) -> Probing + Send + Sync + 'static> Probe for Fake<F> {
             let _guard = guard;
             acting.await
         })
+    }
+
+    fn keep(&self, targets: &Targets) {
+        *self.kept.lock().unwrap() = targets.list().iter().map(|target| target.endpoint().clone()).collect();
     }
 }
 
@@ -284,8 +296,8 @@ async fn a_new_list_keeps_verdict_and_turn_of_what_stays_ends_what_left_and_begi
     let now = Instant::now();
     let new = address("192.0.2.1");
     let renamed = Arc::new(Check { name: "renamed".into(), ..tcp_check(80) });
-    let list = [new.clone(), address("10.0.0.1"), dead.clone()].map(|endpoint| (endpoint, renamed.clone()));
-    let epoch = prober.replace(&Targets::new(list.into()));
+    let list = [new.clone(), address("10.0.0.1"), dead.clone()];
+    let epoch = prober.replace(&Targets::new(list.clone().map(|endpoint| (endpoint, renamed.clone())).into()));
     let snapshot = board.snapshot();
     assert_eq!(snapshot.epoch, epoch);
     assert_eq!((snapshot[TargetId(2)].state, snapshot[TargetId(2)].decided), (State::Down, true));
@@ -293,6 +305,7 @@ async fn a_new_list_keeps_verdict_and_turn_of_what_stays_ends_what_left_and_begi
     assert_eq!((snapshot[TargetId(0)].state, snapshot[TargetId(0)].decided), (State::Up, false));
     sleep(ms(40_000)).await;
     assert_eq!(probe.starts_of(&new)[0], now, "new ones at once");
+    assert_eq!(probe.kept.lock().unwrap()[..], list, "what is remembered of who left may be forgotten");
     assert!(probe.starts_of(&address("10.0.0.2")).iter().all(|at| *at <= now), "who left is left alone");
     let starts = probe.starts_of(&address("10.0.0.1"));
     assert!(starts[1..].windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(ms(10_000)) <= ms(2)), "{starts:?}");

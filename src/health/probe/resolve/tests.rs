@@ -111,6 +111,33 @@ async fn a_name_that_does_not_exist_fails_at_once_is_asked_for_by_every_probe_an
     assert!(matches!(ask(&resolver, "web.example").await, Err(NameError::NoSuchName(_))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn trouble_is_told_once_even_if_other_names_had_it_that_nobody_probes_any_more() {
+    let (script, resolver) = Script::new();
+    let told = || resolver.lock().is_told;
+    script.now(Err(no_answer));
+    for name in ["old.example", "older.example"] {
+        assert!(ask(&resolver, name).await.is_err());
+    }
+    assert_eq!((told(), resolver.lock().troubled), (true, 2));
+    resolver.keep(&HashSet::from(["old.example", "web.example"]));
+    assert_eq!((told(), resolver.lock().troubled), (true, 1), "the other one still is in trouble");
+    resolver.keep(&HashSet::from(["web.example"]));
+    assert_eq!((told(), resolver.lock().known.len()), (false, 0));
+    let begun = resolver.lock().warned;
+    for _ in 0..5 {
+        assert!(ask(&resolver, "web.example").await.is_err());
+        assert!(!told(), "a word a minute is enough");
+        pass(INTERVAL).await;
+    }
+    pass(INTERVAL).await;
+    assert!(ask(&resolver, "web.example").await.is_err());
+    assert!(told() && resolver.lock().warned != begun);
+    script.now(Ok(vec![ip(1)]));
+    assert_eq!(addresses(&resolver).await, [ip(1)]);
+    assert_eq!((told(), resolver.lock().troubled), (false, 0));
+}
+
 /// A resolver whose name servers for everything below `dead.` hang until the sender is dropped.
 fn with_dead_servers() -> (mpsc::Sender<()>, Arc<AtomicUsize>, Resolver) {
     let (release, held) = mpsc::channel::<()>();
