@@ -322,6 +322,9 @@ async fn probe_address(
     tls: &TlsModes,
     deadline: Instant,
 ) -> ProbeResult {
+    if check.kind.verifies_tls() {
+        tls.freshen(deadline).await;
+    }
     match &check.kind {
         CheckKind::Tcp { port } => tcp::probe((address, *port).into(), check.timeout, deadline).await,
         CheckKind::Http(http) => http::probe(http, address, name, tls, check.timeout, deadline).await,

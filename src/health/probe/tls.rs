@@ -5,7 +5,7 @@
 use std::{
     cell::Cell,
     hash::{BuildHasher, BuildHasherDefault},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use siphasher::sip::SipHasher13;
-use tokio::{task_local, time::Instant};
+use tokio::{
+    sync::{Mutex as Turn, OwnedMutexGuard},
+    task::{JoinHandle, spawn_blocking},
+    task_local,
+    time::{Instant, timeout_at},
+};
 
 use super::ProbeError;
 use crate::health::check::HttpVersion;
@@ -40,8 +45,8 @@ pub enum TrustedRoots {
 
 /// How long what was read of the host's CA bundle is gone by: who adds an authority to it need not restart the server.
 const ROOTS_LAST: Duration = Duration::from_secs(600);
-/// The same where nothing was found in it.
-const NO_ROOTS_LAST: Duration = Duration::from_secs(10);
+/// The same where it held nothing, or something new: that may have been read while it was being written.
+const DOUBTED_ROOTS_LAST: Duration = Duration::from_secs(10);
 
 /// HTTP/2 in ALPN.
 pub const ALPN_HTTP2: &[u8] = b"h2";
@@ -60,14 +65,19 @@ struct Modes {
     unverified: ByVersion,
     /// Made when the first verified probe asks: many configurations have none, and a host need not have a CA bundle.
     verified: Mutex<Verified>,
+    /// Held by whoever reads the roots.
+    reading: Arc<Turn<()>>,
 }
 
-/// What verifies, of the roots that were there when they were last looked at.
+/// What verifies, by the roots as they were found.
 #[derive(Debug, Default)]
 struct Verified {
-    looked: Option<Instant>,
-    /// A hash of the certificates.
+    /// When they were last read.
+    read: Option<Instant>,
+    /// A hash of the certificates that are gone by.
     of: u64,
+    /// A hash of what was found last, where the time before it was something else.
+    unsettled: Option<u64>,
     /// `None`: there were none.
     made: Option<ByVersion>,
 }
@@ -89,10 +99,44 @@ impl TlsModes {
             .with_custom_certificate_verifier(Arc::new(AcceptAny(ring::default_provider())))
             .with_no_client_auth();
         let unverified = ByVersion::new(unverified);
-        TlsModes { modes: Arc::new(Modes { roots, unverified, verified: Mutex::default() }) }
+        let (verified, reading) = (Mutex::default(), Arc::default());
+        TlsModes { modes: Arc::new(Modes { roots, unverified, verified, reading }) }
     }
 
-    /// The configuration for a probe: whether it verifies the certificate, and what it offers by ALPN.
+    /// To be called before a verified probe asks for its configuration: has the roots read when it is time, on a thread that may wait
+    /// for the disk. This waits for that, until `deadline`, only while there is nothing to verify with.
+    pub async fn freshen(&self, deadline: Instant) {
+        let (is_due, is_empty) = {
+            let verified = self.modes.verified();
+            (verified.is_due(), verified.made.is_none())
+        };
+        if !is_due {
+            return;
+        }
+        let turn = self.modes.reading.clone();
+        if is_empty {
+            let read = async {
+                let turn = turn.lock_owned().await;
+                if self.modes.verified().is_due() {
+                    let _done_or_panicked = self.read_in_turn(turn).await;
+                } // else whoever had the turn before has done it
+            };
+            let _by_then_there_is_something_or_not = timeout_at(deadline, read).await;
+        } else if let Ok(turn) = turn.try_lock_owned() {
+            self.read_in_turn(turn);
+        }
+    }
+
+    /// Goes on when nobody waits for it.
+    fn read_in_turn(&self, turn: OwnedMutexGuard<()>) -> JoinHandle<()> {
+        let modes = self.modes.clone();
+        spawn_blocking(move || {
+            modes.read_if_due();
+            drop(turn);
+        })
+    }
+
+    /// The configuration for a probe: whether it verifies the certificate, and what it offers by ALPN. Reads nothing.
     ///
     /// # Errors
     /// [`ProbeError::NoTrustedRoots`] when there is nothing to verify with.
@@ -100,8 +144,7 @@ impl TlsModes {
         if !verify {
             return Ok(self.modes.unverified.of(version).clone());
         }
-        let mut verified = self.modes.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        verified.look(&self.modes.roots);
+        let verified = self.modes.verified();
         let made = verified.made.as_ref().ok_or(ProbeError::NoTrustedRoots)?;
         Ok(made.of(version).clone())
     }
@@ -111,61 +154,106 @@ impl TlsModes {
         self.modes.unverified.http1.clone()
     }
 
-    /// A configuration that verifies the certificate and speaks HTTP/1.1.
+    /// A configuration that verifies the certificate and speaks HTTP/1.1. Waits for the disk.
     ///
     /// # Errors
     /// [`ProbeError::NoTrustedRoots`] when there is nothing to verify with.
     pub fn verified(&self) -> Result<Arc<ClientConfig>, ProbeError> {
+        self.modes.read_if_due();
         self.config(true, HttpVersion::Http1)
     }
 }
 
-impl Verified {
-    /// Looks at the roots if it is time, and makes what verifies by them where they are others than before. A bundle that is gone, or
-    /// cannot be read, changes nothing for who had one: it may be about to be replaced.
-    fn look(&mut self, roots: &TrustedRoots) {
-        let lasts = if self.made.is_some() { ROOTS_LAST } else { NO_ROOTS_LAST };
-        if self.looked.is_some_and(|at| at.elapsed() < lasts) {
+/// Certificates; or those that could be read, and why others could not.
+type Found = Result<Vec<CertificateDer<'static>>, (Vec<CertificateDer<'static>>, String)>;
+
+impl Modes {
+    fn verified(&self) -> MutexGuard<'_, Verified> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the disk; nothing is held meanwhile that a probe needs.
+    fn read_if_due(&self) {
+        if !self.verified().is_due() {
             return;
         }
-        let is_first = self.looked.replace(Instant::now()).is_none();
-        let certificates = match roots {
+        let found = match &self.roots {
             TrustedRoots::Host => host_roots(),
             TrustedRoots::Only(list) => Ok(list.clone()),
         };
-        let certificates = match certificates {
+        self.take_in(found);
+        // Not before: whoever has nothing to verify with would not wait for what is being read.
+        self.verified().read = Some(Instant::now());
+    }
+
+    /// Makes what verifies by the roots where they are others than before. A bundle that is gone, or cannot be read, changes nothing for
+    /// who had one: it may be about to be replaced.
+    fn take_in(&self, found: Found) {
+        let is_first = self.verified().read.is_none();
+        let certificates = match found {
             Ok(whole) => whole,
-            Err((part, error)) if self.made.is_none() => {
+            Err((part, error)) if self.verified().made.is_none() => {
                 tracing::warn!(error, "part of the CA bundle cannot be read");
                 part
             }
-            Err(_) => return,
+            Err(_) => return self.verified().unsettled = None, // it may stay like that
         };
         let of = BuildHasherDefault::<SipHasher13>::default().hash_one(&certificates);
-        if of == self.of && !is_first {
+        if !self.verified().is_to_be_taken_up(of) {
             return;
         }
-        let mut store = RootCertStore::empty();
-        let (_, unusable) = store.add_parsable_certificates(certificates);
-        if unusable > 0 {
-            tracing::debug!(unusable, "CA certificates skipped: not in a form that can be used");
-        }
-        let provider = Arc::new(ring::default_provider());
-        match WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build() {
-            Ok(verifier) => {
+        match verifying_by(certificates) {
+            Some(made) => {
                 if !is_first {
                     tracing::info!("the host's CA certificates have changed and are taken up");
                 }
-                let verifier = Arc::new(Noting(verifier));
-                let config = builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-                (self.of, self.made) = (of, Some(ByVersion::new(config)));
+                self.verified().take_up(of, made);
             }
-            Err(_none) if is_first => {
+            None if is_first => {
                 tracing::warn!("checks with `verify-tls` tell nothing: {}", ProbeError::NoTrustedRoots);
             }
-            Err(_none) => {}
+            None => {}
         }
     }
+}
+
+impl Verified {
+    fn is_due(&self) -> bool {
+        let is_settled = self.made.is_some() && self.unsettled.is_none();
+        let lasts = if is_settled { ROOTS_LAST } else { DOUBTED_ROOTS_LAST };
+        self.read.is_none_or(|at| at.elapsed() >= lasts)
+    }
+
+    /// Whether to go by what was found from now on: others than before must have been found twice, for a bundle may be cut off between
+    /// two certificates while it is being written. Where there was nothing to verify with, anything will do.
+    fn is_to_be_taken_up(&mut self, of: u64) -> bool {
+        if self.made.is_some() && of == self.of {
+            self.unsettled = None;
+            return false;
+        }
+        let was_found_before = self.unsettled.replace(of) == Some(of);
+        self.made.is_none() || was_found_before
+    }
+
+    fn take_up(&mut self, of: u64, made: ByVersion) {
+        if self.made.is_some() {
+            self.unsettled = None; // what was found once is read again soon
+        }
+        (self.of, self.made) = (of, Some(made));
+    }
+}
+
+/// `None` where no certificate can be used.
+fn verifying_by(certificates: Vec<CertificateDer<'static>>) -> Option<ByVersion> {
+    let mut store = RootCertStore::empty();
+    let (_, unusable) = store.add_parsable_certificates(certificates);
+    if unusable > 0 {
+        tracing::debug!(unusable, "CA certificates skipped: not in a form that can be used");
+    }
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build().ok()?;
+    let verifier = Arc::new(Noting(verifier));
+    Some(ByVersion::new(builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
 impl ByVersion {
@@ -198,7 +286,7 @@ fn expiry_s(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(read.validity().not_after.timestamp())
 }
 
-fn host_roots() -> Result<Vec<CertificateDer<'static>>, (Vec<CertificateDer<'static>>, String)> {
+fn host_roots() -> Found {
     let found = rustls_native_certs::load_native_certs();
     match found.errors.first() {
         Some(error) => Err((found.certs, error.to_string())),
@@ -304,5 +392,80 @@ impl ServerCertVerifier for AcceptAny {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn authorities(count: usize) -> Vec<CertificateDer<'static>> {
+        let make = |_| {
+            let mut authority = CertificateParams::new([]).unwrap();
+            authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            authority.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+        };
+        (0..count).map(make).collect()
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_was_cut_off_while_it_was_read_is_not_gone_by() {
+        let whole = authorities(3);
+        let (cut, other) = (whole[..2].to_vec(), whole[1..].to_vec());
+        let tls = TlsModes::new(TrustedRoots::Only(whole.clone()));
+        let first = tls.verified().unwrap();
+        let is_first = || Arc::ptr_eq(&first, &tls.config(true, HttpVersion::Http1).unwrap());
+        let find = |found: &[CertificateDer<'static>]| tls.modes.take_in(Ok(found.to_vec()));
+        for found in [&cut, &whole, &cut, &other, &cut] {
+            find(found);
+            assert!(is_first());
+        }
+        tls.modes.take_in(Err((Vec::new(), "broken off".into())));
+        find(&[]);
+        find(&[]);
+        assert!(is_first(), "one that is gone changes nothing");
+        find(&cut);
+        assert!(is_first());
+        find(&cut);
+        assert!(!is_first(), "it stays like that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_for_the_first_time_is_read_again_soon_and_what_stays_every_ten_minutes() {
+        let tls = TlsModes::new(TrustedRoots::Only(authorities(2)));
+        let is_due = || tls.modes.verified().is_due();
+        tls.freshen(Instant::now() + ROOTS_LAST).await;
+        assert!(tls.config(true, HttpVersion::Http1).is_ok() && !is_due());
+        advance(DOUBTED_ROOTS_LAST).await;
+        assert!(is_due());
+        tls.verified().unwrap();
+        advance(DOUBTED_ROOTS_LAST).await;
+        assert!(!is_due());
+        advance(ROOTS_LAST).await;
+        assert!(is_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_waits_for_a_slow_disk_only_while_there_is_nothing_to_verify_with() {
+        let tls = TlsModes::new(TrustedRoots::Only(authorities(1)));
+        let slow = tls.modes.reading.clone().lock_owned().await;
+        let waited = async |within| {
+            let begun = Instant::now();
+            tls.freshen(begun + within).await;
+            begun.elapsed()
+        };
+        let within = Duration::from_secs(4);
+        assert!(waited(within).await >= within);
+        assert_eq!(tls.config(true, HttpVersion::Http1).unwrap_err(), ProbeError::NoTrustedRoots);
+        tls.verified().unwrap();
+        advance(ROOTS_LAST).await;
+        assert_eq!(waited(within).await, Duration::ZERO);
+        drop(slow);
+        assert_eq!(waited(within).await, Duration::ZERO);
+        let _read = tls.modes.reading.lock().await;
+        assert!(!tls.modes.verified().is_due(), "in the background");
     }
 }
