@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::MissedTickBehavior;
 
-use super::{live::Live, world::unix_s};
+use super::{live::Live, parallel::blocking, world::unix_s};
 use crate::{
     cluster::{Cell, Others, Own},
     config::model::{Config, RegionId},
@@ -123,19 +123,15 @@ pub async fn tell(live: Arc<Live>) {
         }
         seen = state;
         let measuring = live.clone();
-        let measured = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let at = Instant::now();
             let own = measuring.learning.heaviest(now_s).map(|(region, all)| {
                 let cells = all.iter().map(|known| told(known, now_s)).collect();
                 Own { region, cells, at }
             });
             measuring.cluster.measure(own);
-        });
-        if let Err(error) = measured.await
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        })
+        .await;
     }
 }
 

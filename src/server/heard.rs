@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     live::Live,
+    parallel::blocking,
     state::{StateDir, Stored},
     world::unix_s,
 };
@@ -84,14 +85,11 @@ pub async fn keep(live: Arc<Live>) {
         }
         let begun = Instant::now();
         let working = live.clone();
-        let worked = tokio::task::spawn_blocking(move || match reads {
+        blocking(move || match reads {
             true => recall(&working.state, &working.cluster),
             false => write(&working.state, &working.cluster),
-        });
-        match worked.await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(()) | Err(Err(_)) => {} // done, or the program is ending
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        }
+        })
+        .await;
         if !reads {
             written = changes;
         }

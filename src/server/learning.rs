@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::learner::Learner;
 use super::{
     live::{Live, random_secret},
+    parallel::blocking,
     state::{StateDir, Stored, enveloped},
     world::unix_s,
 };
@@ -328,11 +329,7 @@ pub async fn keep(live: Arc<Live>) {
         }
         let begun = Instant::now();
         let writing = live.clone();
-        let written = tokio::task::spawn_blocking(move || write(&writing)).await;
-        match written.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(()) | Err(Err(_)) => {} // written, or the program is ending
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        }
+        blocking(move || write(&writing)).await;
         write_at = Instant::now() + WRITE_EVERY.max(PAUSE_PER_WRITING * begun.elapsed());
     }
 }

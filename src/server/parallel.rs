@@ -1,4 +1,5 @@
-//! Work of the control plane that is worth more than one core: signatures by the thousand. Threads live as long as the work.
+//! Work that the tasks of the control plane have others do: what waits for the disk, what takes long, and what is worth more than one
+//! core (signatures by the thousand). Threads live as long as the work, but for those of the runtime.
 
 use std::{
     num::NonZero,
@@ -6,6 +7,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
+
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::sys::{memory::give_back, priority::lower_this_thread};
 
@@ -19,13 +22,23 @@ pub fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(lowered).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
+/// Does what waits, for the disk or for a lock, on a thread of the runtime that may. A panic in it comes out here; `None`: the program is
+/// ending, and it was not begun.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_cancelled)) => None,
+    }
+}
+
 /// Frees what may be large where that delays nobody, and gives the memory back to the system. To be called inside a runtime.
 pub fn free<T: Send + 'static>(done_with: T) {
     let work = || {
         drop(done_with);
         give_back();
     };
-    tokio::task::spawn_blocking(|| at_leisure(work));
+    spawn_blocking(|| at_leisure(work));
 }
 
 /// Most threads for one piece of work: what it shares with answering queries is the machine.
@@ -69,5 +82,12 @@ mod tests {
             });
             assert!(done.iter().all(|times| times.load(Ordering::Relaxed) == 1), "{n}");
         }
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "here it comes out")]
+    async fn a_panic_of_what_was_done_elsewhere_comes_out_where_it_is_waited_for() {
+        assert_eq!(blocking(|| 7).await, Some(7));
+        let _: Option<()> = blocking(|| panic!("here it comes out")).await;
     }
 }

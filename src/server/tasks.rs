@@ -6,11 +6,17 @@ use std::{
 };
 
 use tokio::{
-    task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
+    task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{heard, learning, live::Live, parallel::at_leisure, shared, verdicts, world::unix_s};
+use super::{
+    heard, learning,
+    live::Live,
+    parallel::{at_leisure, blocking},
+    shared, verdicts,
+    world::unix_s,
+};
 
 /// How often it is looked whether signatures are due; a look compares a few numbers.
 const SIGNATURES_EVERY: Duration = Duration::from_secs(1);
@@ -110,15 +116,12 @@ async fn keep_signed(live: Arc<Live>) {
             continue;
         }
         let signing = live.clone();
-        let signed = spawn_blocking(move || at_leisure(|| signing.sign_anew(now_s))).await;
-        match signed.map_err(JoinError::try_into_panic) {
-            Ok(Some(signed)) => {
-                if live.take_up_signatures(signed) {
-                    tracing::info!("signed zones anew");
-                }
-            }
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            Ok(None) | Err(Err(_)) => {} // done by a reload, tried again soon, or the program is ending
+        let signed = blocking(move || at_leisure(|| signing.sign_anew(now_s))).await;
+        // Else a reload has done it, or it is tried again soon.
+        if let Some(signed) = signed.flatten()
+            && live.take_up_signatures(signed)
+        {
+            tracing::info!("signed zones anew");
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     live::Live,
+    parallel::blocking,
     state::{StateDir, Stored, enveloped},
 };
 use crate::health::{Board, Memory};
@@ -85,11 +86,7 @@ pub async fn keep(live: Arc<Live>) {
         told = now_told;
         let begun = Instant::now();
         let writing = live.clone();
-        match tokio::task::spawn_blocking(move || write(&writing)).await.map_err(tokio::task::JoinError::try_into_panic)
-        {
-            Ok(()) | Err(Err(_)) => {} // written, or the program is ending
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        }
+        blocking(move || write(&writing)).await;
         written = Instant::now();
         pause = WRITE_EVERY.max(PAUSE_PER_WRITING * (written - begun));
     }
