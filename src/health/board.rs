@@ -174,14 +174,14 @@ impl Board {
         }
         let Inner { entries, doubter, .. } = &mut *inner;
         let entry = &mut entries[at];
-        let (told, was_awaited, was_clear) = (entry.told(), entry.is_awaited(), entry.is_clear());
+        let (before, was_awaited, was_clear) = (entry.basis(), entry.is_awaited(), entry.is_clear());
         let is_released = entry.release(age, wall);
         let fell = entry.take(result, doubter.is_on(), age, wall);
         doubter.note_clear(entry, was_clear);
         let is_turn = doubter.follow(entries, at, fell, age, wall);
         let entry = &mut entries[at];
         let is_news = entry.settle(age, wall) | is_released;
-        let is_changed = (told != entry.told()) | entry.baseline_moved(age);
+        let is_changed = (before != entry.basis()) | entry.baseline_moved(age);
         let pace = entry.verdict.pace();
         let release = entry.damping.hold().map(|hold| hold.until);
         inner.next_release = inner.next_release.into_iter().chain(release).min();

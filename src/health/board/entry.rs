@@ -90,7 +90,15 @@ pub(in crate::health) enum Evidence {
 }
 
 /// What of an entry answers depend on.
-pub(super) type Told = (State, bool, bool, u32, bool);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Basis {
+    state: State,
+    is_decided: bool,
+    in_doubt: bool,
+    /// The fewest further results that can change it.
+    checks_left: u32,
+    is_held: bool,
+}
 
 impl Entry {
     pub fn new(target: Arc<Target>, counts_as: State, now: SystemTime) -> Self {
@@ -413,16 +421,14 @@ impl Entry {
         matches!(self.verdict, Verdict::Up { .. }) && self.failing.is_none()
     }
 
-    pub fn told(&self) -> Told {
-        let (rules, is_kept) = (self.target.rules(), self.kept);
-        let (in_doubt, left) = (self.verdict.in_doubt() || is_kept, self.verdict.checks_left(rules));
-        (
-            self.state(),
-            self.verdict.is_decided(),
-            in_doubt,
-            if is_kept { 1 } else { left },
-            self.damping.hold().is_some(),
-        )
+    pub fn basis(&self) -> Basis {
+        Basis {
+            state: self.state(),
+            is_decided: self.verdict.is_decided(),
+            in_doubt: self.verdict.in_doubt() || self.kept,
+            checks_left: if self.kept { 1 } else { self.verdict.checks_left(self.target.rules()) },
+            is_held: self.damping.hold().is_some(),
+        }
     }
 
     /// True when the baseline is another than when this was last asked.
@@ -439,7 +445,7 @@ impl Entry {
     }
 
     pub fn status(&self, age: Duration) -> TargetStatus {
-        let (state, decided, in_doubt, checks_left, _) = self.told();
+        let Basis { state, is_decided, in_doubt, checks_left, is_held: _ } = self.basis();
         let check = self.target.check();
         let doubt = self.verdict.doubt_lasts(self.target.rules(), check.fast_interval);
         TargetStatus {
@@ -447,7 +453,7 @@ impl Entry {
             state,
             counts_as: self.counts_as(),
             consensus: self.consensus,
-            decided,
+            decided: is_decided,
             in_doubt,
             checks_left,
             ttl_bound: if self.kept { Some(check.interval) } else { doubt },
