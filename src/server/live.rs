@@ -236,8 +236,8 @@ impl Live {
         (control.world.clone(), self.snapshot.load_full(), self.board.snapshot())
     }
 
-    /// Counts, and times, of reloads.
-    pub fn reload(&self) -> Reload {
+    /// How many reloads there were, when, and what became of them.
+    pub fn reloads(&self) -> Reload {
         self.control().reload.clone()
     }
 

@@ -108,7 +108,7 @@ impl Operations for Running {
                 networks_v4: networks_v4 as u64,
                 networks_v6: networks_v6 as u64,
             },
-            reload: self.live.reload(),
+            reload: self.live.reloads(),
             confinement: self.live.confinement.get().map(Confinement::status).unwrap_or_default(),
             self_doubt: view
                 .board
@@ -122,7 +122,7 @@ impl Operations for Running {
                 .overrides
                 .list()
                 .iter()
-                .map(|o| told(o, overrides::matched(&o.target, &world.plan)))
+                .map(|o| override_status(o, overrides::matched(&o.target, &world.plan)))
                 .collect(),
             zones: zones(world),
             queries: queries(&self.live),
@@ -180,18 +180,13 @@ impl Operations for Running {
 
     fn force(&self, command: &Command) -> Result<Forced, Refusal> {
         let now_s = unix_s(SystemTime::now());
+        let target = Overridden::new(&command.region, command.endpoint.as_deref());
+        let state = Decision::parse(command.state).expect("a command has one of the known states");
         let new = Override {
-            target: Overridden::new(&command.region, command.endpoint.as_deref()),
-            state: decision(command.state),
             reason: command.reason.clone(),
-            since: now_s,
             until: command.lasts_s.map(|lasts_s| now_s + lasts_s),
             by: command.by.clone(),
-            counter: 0,
-            node: String::new(),
-            knows: Vec::new(),
-            conflicts: Vec::new(),
-            over: false,
+            ..Override::new(target, state, now_s)
         };
         let decided = self.live.decide(new.clone()).map_err(|error| match error {
             Undecided::Unknown(what) => Refusal::new(StatusCode::NOT_FOUND, what),
@@ -204,7 +199,7 @@ impl Operations for Running {
             (None, true) => None,
         };
         Ok(Forced {
-            now: told(&new, decided.matches),
+            now: override_status(&new, decided.matches),
             replaced: decided.replaced.iter().map(|o| o.target.to_string()).collect(),
             kept: unkept.is_none(),
             warnings: decided.stranded.into_iter().chain(unkept.filter(|_| new.state != Decision::Auto)).collect(),
@@ -237,12 +232,7 @@ impl Operations for Running {
     }
 }
 
-fn decision(state: &str) -> Decision {
-    let all = [Decision::Up, Decision::Drain, Decision::Down, Decision::Auto];
-    all.into_iter().find(|decision| decision.as_str() == state).expect("a command has one of the known states")
-}
-
-fn told(o: &Override, matches: Vec<String>) -> OverrideStatus {
+fn override_status(o: &Override, matches: Vec<String>) -> OverrideStatus {
     OverrideStatus {
         target: o.target.to_string(),
         state: o.state.as_str().into(),

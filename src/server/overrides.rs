@@ -78,7 +78,32 @@ pub enum Decision {
     Auto,
 }
 
+impl Override {
+    /// Decided here at `since`, Unix time in seconds; without an end, and without a number until it is taken in.
+    pub fn new(target: Target, state: Decision, since: u64) -> Override {
+        Override {
+            target,
+            state,
+            reason: String::new(),
+            since,
+            until: None,
+            by: String::new(),
+            counter: 0,
+            node: String::new(),
+            knows: Vec::new(),
+            conflicts: Vec::new(),
+            over: false,
+        }
+    }
+}
+
 impl Decision {
+    /// The one that operators write like this.
+    pub fn parse(text: &str) -> Option<Decision> {
+        let all = [Decision::Up, Decision::Drain, Decision::Down, Decision::Auto];
+        all.into_iter().find(|decision| decision.as_str() == text)
+    }
+
     /// As operators write it.
     pub fn as_str(self) -> &'static str {
         self.force().map_or("auto", Force::as_str)
@@ -170,19 +195,7 @@ mod tests {
     use super::*;
 
     fn decided(target: &str, state: Decision) -> Override {
-        Override {
-            target: Target::from(target.to_string()),
-            state,
-            reason: String::new(),
-            since: 1,
-            until: None,
-            by: String::new(),
-            counter: 0,
-            node: String::new(),
-            knows: Vec::new(),
-            conflicts: Vec::new(),
-            over: false,
-        }
+        Override::new(Target::from(target.to_string()), state, 1)
     }
 
     fn of(list: &[(&str, Decision)]) -> Overrides {

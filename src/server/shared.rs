@@ -108,8 +108,7 @@ fn read(decision: &message::Decision, now_s: u64) -> Option<Override> {
         && decision.knows.iter().all(|(counter, _)| *counter < decision.counter)
         && decision.conflicts.len() <= CONFLICTS_MAX
         && !decision.target.is_empty();
-    let all = [Decision::Up, Decision::Drain, Decision::Down, Decision::Auto];
-    let state = all.into_iter().find(|state| state.as_str() == decision.state)?;
+    let state = Decision::parse(&decision.state)?;
     fits.then(|| Override {
         target: Target::from(decision.target.clone()),
         state,

@@ -184,12 +184,10 @@ fn log(new: &Override, decided: &Decided) {
 fn unknown(target: &Target, plan: &Plan) -> String {
     let regions: Vec<&str> = plan.region_names.iter().map(String::as_str).collect();
     let region_target = Target::new(target.region(), None);
-    let Some(endpoint) = target.endpoint() else {
+    let is_region = regions.iter().any(|name| region_target.is_region(name));
+    let Some(endpoint) = target.endpoint().filter(|_| is_region) else {
         return format!("no region is called `{}`; {}", target.region(), suggest(target.region(), &regions, ""));
     };
-    if !regions.iter().any(|name| region_target.is_region(name)) {
-        return format!("no region is called `{}`; {}", target.region(), suggest(target.region(), &regions, ""));
-    }
     let of_region = matched(&Target::new(target.region(), Some("*")), plan);
     let endpoints: Vec<&str> = of_region.iter().filter_map(|name| Some(name.split_once('/')?.1)).collect();
     format!("region `{}` has no endpoint `{endpoint}`; {}", target.region(), suggest(endpoint, &endpoints, ""))

@@ -95,19 +95,7 @@ mod tests {
     }
 
     fn drain() -> Override {
-        Override {
-            target: Target::new("eu", None),
-            state: Decision::Drain,
-            reason: String::new(),
-            since: 1,
-            until: None,
-            by: String::new(),
-            counter: 0,
-            node: String::new(),
-            knows: Vec::new(),
-            conflicts: Vec::new(),
-            over: false,
-        }
+        Override::new(Target::new("eu", None), Decision::Drain, 1)
     }
 
     fn is_drained(live: &Live) -> bool {

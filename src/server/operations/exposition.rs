@@ -123,7 +123,7 @@ pub(super) fn self_doubt_metric(view: &View, families: &mut Families) {
 
 pub(super) fn server_metrics(live: &Live, view: &View, families: &mut Families) {
     let world = &view.world;
-    let reload = live.reload();
+    let reload = live.reloads();
     families
         .gauge("snapshot_generation", "Counts up with every published snapshot.")
         .value(view.snapshot.generation as f64);

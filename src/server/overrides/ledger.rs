@@ -196,19 +196,8 @@ mod tests {
     use crate::server::overrides::Target;
 
     fn made(node: &str, counter: u64, target: &str, state: Decision) -> Override {
-        Override {
-            target: Target::from(target.to_string()),
-            state,
-            reason: String::new(),
-            since: 1,
-            until: None,
-            by: "me".into(),
-            counter,
-            node: node.into(),
-            knows: Vec::new(),
-            conflicts: Vec::new(),
-            over: false,
-        }
+        let target = Target::from(target.to_string());
+        Override { by: "me".into(), counter, node: node.into(), ..Override::new(target, state, 1) }
     }
 
     fn in_force(overrides: &Overrides) -> Vec<String> {
