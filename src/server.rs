@@ -7,13 +7,13 @@ pub mod endpoints;
 mod error;
 pub mod estimates;
 mod eyes;
-mod files;
 mod heard;
 pub mod identity;
 pub mod learning;
 pub mod live;
 pub mod measured;
 pub mod moves;
+mod open_files;
 pub mod operations;
 pub mod overrides;
 mod parallel;
@@ -41,8 +41,8 @@ use tokio::runtime::{Builder, Runtime};
 use self::{
     confine::{confine, make_state_dir},
     control::Parts,
-    files::Files,
     live::Live,
+    open_files::OpenFiles,
     rebuild::Rebuilder,
     reload::tell_of_secrets,
     service::Manager,
@@ -117,7 +117,7 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     install_crypto_provider();
     end_on_data_plane_panic();
     let server = &world.config.server;
-    let files = Files::of(server);
+    let open_files = OpenFiles::of(server);
     make_state_dir(server).map_err(ServeError::Config)?;
     let manager = Manager::from_environment();
     let is_service = start.is_service;
@@ -136,7 +136,7 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     let state = state.with_handed(taken.as_mut().map(|taken| std::mem::take(&mut taken.state)).unwrap_or_default());
     verdicts::recall(&state, &board);
     let probe = Arc::new(NetProbe::new(TrustedRoots::Host, Arc::new(addresses_of)));
-    let prober = Prober::start(world.targets(), board.clone(), probe, files.probes_max(), runtime.handle());
+    let prober = Prober::start(world.targets(), board.clone(), probe, open_files.probes_max(), runtime.handle());
     let live = Live::new(world.clone(), board, state);
     live.confinement.get_or_init(|| confined.unwrap_or_default());
     let certificate = world.config.server.encrypted.as_ref().map(identity::Keeper::new);
@@ -147,7 +147,7 @@ fn run(world: World, begun: Instant, start: Start, on_ready: impl FnOnce(&Ready)
     let (admin, spares) = (sockets.admin.take(), std::mem::take(&mut sockets.spares));
     let serving = start_serving(sockets, &live, certificate.as_ref(), taken)?;
     tell_ready(&world, &ready, begun);
-    files.tell_if_short(world.targets());
+    open_files.tell_if_short(world.targets());
     tell_of_secrets(&world);
     on_ready(&ready);
     drop(inside);

@@ -84,7 +84,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .merge(changes::router(admin.clone()))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn(screen))
         .with_state(admin)
 }
 
@@ -125,7 +125,7 @@ impl IntoResponse for Refusal {
 
 /// What every request passes: a foreign page may change nothing, no body is large, no answer takes for ever, and no answer is
 /// kept, framed or taken for another type.
-pub async fn guard(request: Request, next: Next) -> Response {
+pub async fn screen(request: Request, next: Next) -> Response {
     let within = if request.uri().path() == changes::RELOAD_PATH { RELOAD_WITHIN } else { REQUEST_WITHIN };
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let mut response = match refuse(request.headers(), peer) {

@@ -11,17 +11,17 @@ use tokio::sync::watch;
 
 pub mod exchange;
 mod latencies;
+mod member;
 pub mod message;
 mod nats;
-mod node;
 mod peers;
 pub mod subject;
 
 use self::{
     exchange::{Exchange, Link, LinkState, Traffic},
     latencies::Latencies,
+    member::Member,
     message::Decision,
-    node::Member,
     peers::Peers,
 };
 pub use self::{

@@ -21,7 +21,7 @@ const ADVICE_STEP: u64 = 1024;
 
 /// The files of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Files {
+pub struct OpenFiles {
     /// Most that may be open.
     limit: u64,
     /// Most that clients may hold.
@@ -30,9 +30,9 @@ pub struct Files {
     fixed: u64,
 }
 
-impl Files {
+impl OpenFiles {
     /// Raises the limit as far as this user may, and counts what a server needs.
-    pub fn of(server: &Server) -> Files {
+    pub fn of(server: &Server) -> OpenFiles {
         let cores = || thread::available_parallelism().map_or(1, NonZero::get);
         let workers = if server.threads == 0 { cores() } else { server.threads };
         let none = Vec::new();
@@ -41,7 +41,7 @@ impl Files {
         // DNS over TLS and over HTTPS have as many connections each, of their own.
         let kinds = 1 + usize::from(!dot.is_empty()) + usize::from(!doh.is_empty());
         let sockets = server.listen.len() * (workers + 1) + dot.len() + doq.len() + doh.len();
-        Files {
+        OpenFiles {
             limit: raise_open_files(),
             connections: (kinds * server.limits.tcp_connections) as u64,
             fixed: OWN + 2 * sockets as u64,
@@ -100,7 +100,7 @@ mod tests {
             (1_024, 1_000, 3, 256, Some(2_048)),
             (1_024, 100, 3, 784, None),
         ] {
-            let files = Files { limit, connections, fixed: OWN + 12 };
+            let files = OpenFiles { limit, connections, fixed: OWN + 12 };
             assert_eq!((files.probes_max(), files.short_of(targets)), (probes_max, advised), "{limit} {connections}");
         }
     }

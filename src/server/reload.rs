@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     eyes,
-    files::Files,
     live::Live,
+    open_files::OpenFiles,
     parallel::{at_leisure, free},
     world::{Past, World},
 };
@@ -45,7 +45,7 @@ pub async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &
             live.take_up(ready, prober);
             free(before);
             world.log_warnings();
-            Files::of(&world.config.server).tell_if_short(world.targets());
+            OpenFiles::of(&world.config.server).tell_if_short(world.targets());
             tracing::info!("reloaded: {}", world.summary());
             Ok(world.summary())
         }

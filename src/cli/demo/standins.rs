@@ -24,7 +24,7 @@ use tokio::{
 use super::{SITES, Site};
 use crate::admin::{
     connections::{self, Limits},
-    http::{Refusal, guard},
+    http::{Refusal, screen},
 };
 
 /// The stand-ins' port, where it is free.
@@ -125,7 +125,7 @@ pub async fn serve_control(stand_ins: StandIns) -> io::Result<Control> {
         .route("/{region}/start", post(start))
         .fallback(|| async { unknown() })
         .method_not_allowed_fallback(|| async { unknown() })
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn(screen))
         .with_state(Arc::new(stand_ins));
     task::spawn(connections::serve(listener, router, Limits::default(), future::pending()));
     Ok(control)
