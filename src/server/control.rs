@@ -250,8 +250,8 @@ impl ControlLoop {
         }
     }
 
-    /// First nobody is told to come here any more, then what has come is answered, then the rest stops, and last all is written down
-    /// that another start, or the process that goes on, does not have yet.
+    /// First others hear that this server goes, then what has come is answered, then the rest stops; last, unless another process goes on
+    /// with what this one knows, all is written down that is not yet.
     async fn end(self, End { successor }: End) -> Result<(), ServeError> {
         let ControlLoop { live, prober, serving, mut tasks, admin, upkeep, manager, ends, .. } = self;
         match &successor {

@@ -421,7 +421,7 @@ impl Entry {
         matches!(self.verdict, Verdict::Up { .. }) && self.failing.is_none()
     }
 
-    pub fn basis(&self) -> Basis {
+    pub(super) fn basis(&self) -> Basis {
         Basis {
             state: self.state(),
             is_decided: self.verdict.is_decided(),
