@@ -108,14 +108,6 @@ struct Names {
     warned: Option<Instant>,
 }
 
-/// What the log is to say.
-enum Word {
-    /// Some names have trouble.
-    Trouble,
-    /// None has any more.
-    Relief,
-}
-
 /// What is known of one name.
 #[derive(Debug)]
 struct Known {
@@ -180,7 +172,7 @@ impl Resolver {
         let mut names = self.lock();
         names.known.retain(|name, _| kept.contains(name.as_str()));
         names.troubled = names.known.values().filter(|known| known.trouble.is_some()).count();
-        if names.troubled == 0 && std::mem::take(&mut names.is_told) {
+        if names.is_relieved() {
             tracing::info!("the names that the host's resolver does not answer for are not probed any more");
         }
     }
@@ -269,15 +261,17 @@ impl Resolver {
         }
         let error = known.trouble.clone();
         names.troubled = names.troubled - usize::from(had_trouble) + usize::from(error.is_some());
-        match names.word(now) {
-            Some(Word::Trouble) => tracing::warn!(
+        if names.is_relieved() {
+            tracing::info!("the host's resolver answers for all names again");
+        }
+        if let Some(error) = error.filter(|_| names.is_to_be_told(now)) {
+            (names.is_told, names.warned) = (true, Some(now));
+            tracing::warn!(
                 name,
-                error = error.as_deref(),
+                %error,
                 "the host's resolver does not answer for a name, perhaps one of many; names are probed at the addresses that they had, \
                  for an hour. `isochrone status` tells which"
-            ),
-            Some(Word::Relief) => tracing::info!("the host's resolver answers for all names again"),
-            None => {}
+            );
         }
     }
 
@@ -287,20 +281,14 @@ impl Resolver {
 }
 
 impl Names {
-    /// What is to be said now, as far as it was not. Trouble that comes again too soon after the last word is told when it lasts.
-    fn word(&mut self, now: Instant) -> Option<Word> {
-        let is_rested = self.warned.is_none_or(|at| now.duration_since(at) >= WARNING_EVERY);
-        match (self.troubled > 0, self.is_told) {
-            (true, false) if is_rested => {
-                (self.is_told, self.warned) = (true, Some(now));
-                Some(Word::Trouble)
-            }
-            (false, true) => {
-                self.is_told = false;
-                Some(Word::Relief)
-            }
-            _ => None,
-        }
+    /// True, once, when there is no more trouble and it was said that there is some.
+    fn is_relieved(&mut self) -> bool {
+        self.troubled == 0 && std::mem::take(&mut self.is_told)
+    }
+
+    /// True when nothing was said of the trouble that there is. What comes again soon after the last word on it is told when it lasts.
+    fn is_to_be_told(&self, now: Instant) -> bool {
+        !self.is_told && self.warned.is_none_or(|at| now.duration_since(at) >= WARNING_EVERY)
     }
 }
 

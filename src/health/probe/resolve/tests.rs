@@ -131,6 +131,10 @@ async fn trouble_is_told_once_even_if_other_names_had_it_that_nobody_probes_any_
         pass(INTERVAL).await;
     }
     pass(INTERVAL).await;
+    script.now(Ok(vec![ip(1)]));
+    assert!(ask(&resolver, "other.example").await.is_ok());
+    assert!(!told(), "not by a name that has none");
+    script.now(Err(no_answer));
     assert!(ask(&resolver, "web.example").await.is_err());
     assert!(told() && resolver.lock().warned != begun);
     script.now(Ok(vec![ip(1)]));
