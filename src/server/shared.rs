@@ -1,14 +1,8 @@
 //! What the cluster asks of this server: the decisions of its operators, as they go over the wire and as they come.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     eyes,
@@ -30,15 +24,15 @@ const COUNTER_MAX: u64 = 1 << 53;
 
 /// Takes part in the cluster, for ever.
 pub async fn share(live: Arc<Live>) {
-    let decisions = Arc::new(Shared { live: live.clone(), taking: Arc::default() });
+    let decisions = Arc::new(Shared { live: live.clone(), taking: Arc::new(Semaphore::new(TAKING_MAX)) });
     let taking_part = cluster::run(live.cluster.clone(), live.board.clone(), decisions);
     tokio::join!(taking_part, eyes::tell(live.clone()));
 }
 
 struct Shared {
     live: Arc<Live>,
-    /// Messages with decisions that are being taken in.
-    taking: Arc<AtomicUsize>,
+    /// Places for messages with decisions that are being taken in.
+    taking: Arc<Semaphore>,
 }
 
 impl Decisions for Shared {
@@ -62,15 +56,12 @@ impl Decisions for Shared {
                 "decisions of another server were not taken in: they are broken"
             );
         }
-        if self.taking.fetch_add(1, Relaxed) >= TAKING_MAX {
-            // Whoever has more to tell is asked for it again: the digests still differ.
-            self.taking.fetch_sub(1, Relaxed);
-            return;
-        }
-        let (live, from, taking) = (self.live.clone(), from.to_string(), self.taking.clone());
+        // Where there is none, whoever has more to tell is asked for it again: the digests still differ.
+        let Ok(place) = self.taking.clone().try_acquire_owned() else { return };
+        let (live, from) = (self.live.clone(), from.to_string());
         tokio::task::spawn_blocking(move || {
             live.learn(&from, read.into_iter().flatten().collect());
-            taking.fetch_sub(1, Relaxed);
+            drop(place);
         });
     }
 
