@@ -4,7 +4,7 @@
 use super::{
     ServeError,
     answerer::Answerer,
-    identity::Keeper,
+    identity,
     live::Live,
     sockets::Sockets,
     takeover::{
@@ -21,7 +21,7 @@ use crate::transport::{self, BoundEncrypted, Serving, Worker};
 pub fn start_serving(
     mut sockets: Sockets,
     live: &Live,
-    keeper: Option<&Keeper>,
+    certificate: Option<&identity::Keeper>,
     taken: Option<Taken>,
 ) -> Result<Serving, ServeError> {
     let make_worker = || {
@@ -34,8 +34,8 @@ pub fn start_serving(
     // Its connections are known to the process before alone: this one reads what comes for it only when that has closed them.
     let quic = BoundEncrypted { doq: std::mem::take(&mut sockets.encrypted.doq), ..BoundEncrypted::default() };
     let mut serving = transport::start(sockets.bound, &live.world().config.server.limits, make_worker)?;
-    let encrypted = keeper.map_or(Ok(()), |keeper| {
-        serving.start_encrypted(sockets.encrypted, &keeper.current, make_worker).map_err(ServeError::from)
+    let encrypted = certificate.map_or(Ok(()), |certificate| {
+        serving.start_encrypted(sockets.encrypted, &certificate.current, make_worker).map_err(ServeError::from)
     });
     let is_successor = taken.is_some();
     let relieved = encrypted.and_then(|()| match taken {
@@ -46,7 +46,8 @@ pub fn start_serving(
         let _answered_what_it_took = serving.release(|| {});
         return Err(error);
     }
-    let quic = keeper.map_or(Ok(()), |keeper| serving.start_encrypted(quic, &keeper.current, make_worker));
+    let quic =
+        certificate.map_or(Ok(()), |certificate| serving.start_encrypted(quic, &certificate.current, make_worker));
     match quic {
         // The process before is ending: whatever this one cannot do, it is the only one left.
         Err(error) if is_successor => {
