@@ -498,6 +498,24 @@ fn two_or_three_measured_regions_take_away_most_of_what_distance_loses() {
 }
 
 #[test]
+fn known_detours_move_networks_that_nobody_measured_only_by_choice() {
+    let folder = folder("network,region,rtt_ms\n");
+    let mut writer = mmdb::Writer::new(6, 28);
+    // Nearer to Dubai than to Frankfurt, with the cables leading to Europe.
+    writer.put("110.0.0.0/16", &mmdb::nested("IL", "AS", 32.1, 34.8));
+    writer.put("81.0.0.0/8", &mmdb::nested("DE", "EU", 50.1, 8.7));
+    fs::write(folder.path().join("places.mmdb"), writer.finish()).unwrap();
+    let (near, far) = ("latitude = 1.35, longitude = 103.8", "latitude = 25.2, longitude = 55.3");
+    let config = CONFIG.replace(near, far);
+    folder.write("isochrone.toml", &config);
+    let program = folder.start(&["serve", "--config", "isochrone.toml"]);
+    assert_eq!(ask(&program, "110.0.1.0/24").0, "192.0.2.3");
+    folder.write("isochrone.toml", &config.replace("[latency]", "[latency]\ndetours = true"));
+    wait_for("the detour to count", || (ask(&program, "110.0.1.0/24").0 == EU).then_some(()));
+    assert_eq!(ask(&program, "81.2.69.0/24").0, EU);
+}
+
+#[test]
 fn scopes_end_where_a_measured_part_of_a_network_begins() {
     let (_folder, program) =
         serve("81.2.69.64/26,eu,140\n81.2.69.64/26,us,95\n2a01:4f8:0:4000::/50,eu,150\n2a01:4f8:0:4000::/50,us,90\n");

@@ -100,7 +100,7 @@ fn judge(config: &Config, files: &[PathBuf]) -> anyhow::Result<Evaluation> {
     let coordinates: Vec<Coordinates> = config.regions.iter().map(|region| region.coordinates).collect();
     let sites: Vec<RegionSite> = coordinates.iter().map(|at| RegionSite::new(*at, 0.0)).collect();
     let trial = Trial {
-        prior: &Prior::FITTED,
+        prior: &Prior::with(config.latency.detours),
         sites: &sites,
         coordinates: &coordinates,
         atlas: &atlas,

@@ -191,6 +191,7 @@ pub static LATENCY: Schema = Schema {
         key("hysteresis", F::Duration(0, 1000), D::Duration(5)),
         key("rebuild-interval", F::Duration(1000, 86_400_000), D::Duration(300_000)),
         key("rise-max", F::Duration(0, 1000), D::Duration(250)),
+        key("detours", F::Flag, D::Flag(false)),
         key("learn", F::Flag, D::Flag(false)),
         key("prospect", F::Number(0.0, 1.0), D::Number(0.0)),
     ],

@@ -174,6 +174,8 @@ pub struct Latency {
     pub rebuild_interval: Duration,
     /// Most that is added to a region's estimates while connecting to it takes longer than usual, in milliseconds; 0: nothing is.
     pub rise_max_ms: f32,
+    /// Known detours of the cables count where nothing was measured, too.
+    pub detours: bool,
     /// What is measured in passing.
     pub learning: Learning,
 }

@@ -15,6 +15,7 @@ use std::{
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
+    detours::{Detours, Door},
     estimate::{Direction, Estimate, EstimateSource, RegionSite},
     field::{Field, FieldRoom},
     intake::Counts,
@@ -30,6 +31,7 @@ pub struct Estimator {
     pub(super) prior: Prior,
     pub(super) sites: Vec<RegionSite>,
     pub(super) kinship: Kinship,
+    pub(super) detours: Detours,
     pub(super) trend: Trend,
     pub(super) field: Field,
     /// What the field says of the cells of the globe in which networks were measured: maps ask for these again and again.
@@ -100,10 +102,11 @@ pub struct Room {
 impl Estimator {
     /// Of the distance model alone.
     pub fn unmeasured(sites: &[RegionSite]) -> Self {
-        let prior = Prior::FITTED;
+        let prior = Prior::FITTED; // without detours
         let kinship = Kinship::new(sites, prior.regions_common, prior.regions_km, prior.regions_own);
         Estimator {
-            trend: Trend::none(sites.len()),
+            detours: Detours::to(sites),
+            trend: Trend::unmeasured(&prior, sites.len()),
             field: Field::new(&prior, &kinship, &[]),
             known_cells: HashMap::new(),
             prior,
@@ -166,7 +169,7 @@ impl Estimator {
     pub fn fill(&self, place: &Place, client: Client, room: &mut Room, out: &mut [f32]) -> bool {
         assert_eq!(self.sites.len(), out.len(), "one slot for each region");
         let Some(coordinates) = place.coordinates else { return self.fill_unplaced(client, room, out) };
-        if self.is_unmeasured() {
+        if self.is_unmeasured() && self.trend.detour() == 0.0 {
             super::estimate::fill(coordinates, &self.sites, out);
             return true;
         }
@@ -349,12 +352,35 @@ impl Estimator {
         let work_out = || {
             let mut fresh = Belief::default();
             self.field.at(Direction::of(centre_of_cell(cell)), near, &mut fresh);
+            self.go_round(cell, &mut fresh);
             fresh
         };
         match self.known_cells.get(&cell) {
             Some(known) => known,
             None => cells.entry(cell).or_insert_with(work_out),
         }
+    }
+
+    /// What detours add to the errors to expect in a cell, as far as they count.
+    fn go_round(&self, cell: u32, belief: &mut Belief) {
+        if self.trend.detour() == 0.0 {
+            return;
+        }
+        let (centre, detours) = (Direction::of(centre_of_cell(cell)), self.detours_of_cell(cell));
+        for (region, (mean, detour_ms)) in belief.mean.iter_mut().zip(detours).enumerate() {
+            let model_ms = model::rtt_ms(centre.distance_km(self.sites[region].direction()));
+            *mean += self.trend.detour() * detour_ms / self.prior.spread_ms(model_ms);
+        }
+    }
+
+    /// The detours from a cell of the globe to each region, in milliseconds.
+    pub(super) fn detours_of_cell(&self, cell: u32) -> Vec<f32> {
+        let centre = Direction::of(centre_of_cell(cell));
+        let door = Door::of(centre);
+        let ms = |(region, site): (usize, &RegionSite)| {
+            self.detours.ms(door, region, model::rtt_ms(centre.distance_km(site.direction())))
+        };
+        self.sites.iter().enumerate().map(ms).collect()
     }
 
     /// What continent, country and autonomous system add.

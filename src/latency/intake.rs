@@ -68,6 +68,7 @@ const POINT_WITHIN_KM: u16 = 50;
 pub fn learn(prior: &Prior, sites: &[RegionSite], rows: &[Row], atlas: &dyn Atlas) -> Estimator {
     let mut estimator = Estimator { prior: *prior, ..Estimator::unmeasured(sites) };
     estimator.kinship = Kinship::new(sites, prior.regions_common, prior.regions_km, prior.regions_own);
+    estimator.trend = Trend::unmeasured(prior, sites.len());
     estimator.field = Field::new(prior, &estimator.kinship, &[]);
     let mut intake =
         Intake { prior: *prior, sites, atlas, counts: Counts::default(), told: Vec::new(), cells: Vec::new() };
@@ -235,27 +236,29 @@ impl Intake<'_> {
 
     /// Trend and field, from the networks gathered by cells of the globe.
     fn fit_places(&mut self, estimator: &mut Estimator) {
-        let mut gathered: BTreeMap<u32, Gathered> = BTreeMap::new();
+        let mut gathered: BTreeMap<u32, (Gathered, Vec<f32>)> = BTreeMap::new();
         let mut start = 0;
         for told in &self.told {
             let cells = &self.cells[start..told.cells_end];
             start = told.cells_end;
             let Some(coordinates) = told.place.coordinates.filter(|_| told.is_of_place) else { continue };
             let direction = Direction::of(coordinates);
-            let cell = gathered.entry(degree_cell(coordinates)).or_insert_with(|| Gathered::new(direction));
+            let number = degree_cell(coordinates);
+            let (cell, detours) =
+                gathered.entry(number).or_insert_with(|| (Gathered::new(direction), estimator.detours_of_cell(number)));
             cell.networks += told.networks;
             let local_var = self.prior.local_var / told.networks as f32;
             for measured in cells {
                 let km = direction.distance_km(self.sites[measured.region.index()].direction());
-                cell.add(&self.prior, local_var, measured, model::rtt_ms(km));
+                cell.add(&self.prior, local_var, measured, model::rtt_ms(km), detours[measured.region.index()]);
             }
         }
         self.counts.cells = gathered.len();
         let prior = &self.prior;
-        let points = gathered.values().flat_map(|cell| cell.points(prior));
+        let points = gathered.values().flat_map(|(cell, _)| cell.points(prior));
         estimator.trend = Trend::fit(prior, self.sites.len(), points);
         let trend = &estimator.trend;
-        let places: Vec<Site> = gathered.into_values().map(|cell| cell.site(prior, trend)).collect();
+        let places: Vec<Site> = gathered.into_values().map(|(cell, _)| cell.site(prior, trend)).collect();
         estimator.field = Field::new(prior, &estimator.kinship, &places);
     }
 

@@ -3,6 +3,7 @@
 
 pub mod belief;
 mod candidates;
+mod detours;
 pub mod estimate;
 pub mod estimator;
 pub mod evaluate;

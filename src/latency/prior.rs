@@ -14,6 +14,10 @@ pub struct Prior {
     pub slope_var: f32,
     /// Variance of what one region has in common for all networks.
     pub offset_var: f32,
+    /// By how much detours count where nothing was measured: 0 not at all, 1 in full.
+    pub detour_mean: f32,
+    /// Variance of that.
+    pub detour_var: f32,
     /// Variance of the smooth field: what networks of one part of the world share towards one region.
     pub field_var: f32,
     /// Distance over which the field loses all but 1/e of its likeness, in kilometres.
@@ -48,6 +52,8 @@ impl Prior {
         intercept_var: 0.25,
         slope_var: 0.02,
         offset_var: 0.17,
+        detour_mean: 0.0,
+        detour_var: 1.0,
         field_var: 0.42,
         field_km: 3000.0,
         local_var: 0.5,
@@ -62,6 +68,11 @@ impl Prior {
         caution: 0.05,
     };
 
+    /// The values in use, where detours count before anything is measured, or only as far as measurements show that they do.
+    pub fn with(detours: bool) -> Prior {
+        Prior { detour_mean: if detours { DETOUR_MEAN } else { 0.0 }, ..Prior::FITTED }
+    }
+
     /// One unit of scatter where the model says `model_ms`, in milliseconds.
     pub fn spread_ms(&self, model_ms: f32) -> f32 {
         self.spread_base_ms + self.spread_slope * model_ms
@@ -75,5 +86,7 @@ impl Prior {
     }
 }
 
+/// Of a detour so much is to be expected: the map of cables is coarse, and some have a shorter way.
+const DETOUR_MEAN: f32 = 0.8;
 /// Fewer than so many say nothing.
 const SAMPLES_MIN: f32 = 1e-6;

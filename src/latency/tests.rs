@@ -289,6 +289,67 @@ impl Random {
     }
 }
 
+/// Where cables have detours: networks of Israel are nearer to Dubai than to Frankfurt, and go there by way of Europe.
+const TEL_AVIV: (f32, f32) = (32.1, 34.8);
+const HAIFA: (f32, f32) = (33.8, 35.5);
+const LAHORE: (f32, f32) = (31.5, 74.3);
+const EAST_AND_WEST: [(f32, f32); 3] = [(25.2, 55.3), (50.1, 8.7), (19.1, 72.9)]; // Dubai, Frankfurt, Mumbai
+
+fn best_of(prior: &Prior, rows: &[Row], towns: &Towns, n: usize) -> usize {
+    let sites = EAST_AND_WEST.map(|place| RegionSite::new(at(place), 0.0));
+    let estimator = learn(prior, &sites, rows, towns);
+    let mut ms = [0.0; EAST_AND_WEST.len()];
+    estimator.fill(towns.place(n), client_of(&estimator, n), &mut Room::default(), &mut ms);
+    (0..ms.len()).min_by(|a, b| ms[*a].total_cmp(&ms[*b])).unwrap()
+}
+
+#[test]
+fn known_detours_count_before_anything_is_measured_only_by_choice() {
+    let towns = Towns::of(&[TEL_AVIV, BERLIN]);
+    let best = |detours, n| best_of(&Prior::with(detours), &[], &towns, n);
+    assert_eq!((best(false, 0), best(false, 1)), (0, 1), "the nearest");
+    assert_eq!((best(true, 0), best(true, 1)), (1, 1), "by way of Europe");
+}
+
+#[test]
+fn detours_count_as_far_as_measurements_show_that_they_do() {
+    let towns = Towns::of(&[
+        TEL_AVIV,
+        (35.1, 33.4),
+        LAHORE,
+        (30.0, 31.2),
+        (33.9, 35.6),
+        (31.9, 35.9),
+        (24.9, 67.0),
+        BERLIN,
+        HAIFA,
+    ]);
+    let far_ms = |n: usize, region: usize| {
+        let km = towns.place(n).coordinates.unwrap().distance_km(at(EAST_AND_WEST[region]));
+        model::rtt_ms(km)
+    };
+    let rows = |factor: f32| -> Vec<Row> {
+        let sites = EAST_AND_WEST.map(|place| RegionSite::new(at(place), 0.0));
+        let ways = super::detours::Detours::to(&sites);
+        let ms = |n: usize, region: usize| {
+            let door = super::detours::Door::of(Direction::of(towns.place(n).coordinates.unwrap()));
+            far_ms(n, region) + factor * ways.ms(door, region, far_ms(n, region))
+        };
+        (1..8)
+            .flat_map(|n| (0..3).map(move |region| (n, region)))
+            .map(|(n, region)| measured(n, region, ms(n, region)))
+            .collect()
+    };
+    // Tel Aviv itself is never measured.
+    assert_eq!(best_of(&Prior::with(false), &rows(1.0), &towns, 0), 1, "others go round");
+    assert_eq!(best_of(&Prior::with(false), &rows(0.0), &towns, 0), 0, "nobody goes round");
+    assert_eq!(
+        best_of(&Prior::with(true), &rows(0.0), &towns, 0),
+        0,
+        "nobody goes round, though that was to be expected"
+    );
+}
+
 /// A world of 200 towns in 12 parts of the world. Each part buys its transit in another town somewhere, so that packets go there
 /// first; each town has some delay of its own. Towns with the round trips to all regions.
 fn detours() -> (Towns, Vec<Row>) {

@@ -1,4 +1,5 @@
-//! How far the distance model is off on the whole: one line over its milliseconds, and one offset for each region. Values are in
+//! How far the distance model is off on the whole: one line over its milliseconds, one offset for each region, and detours as far as
+//! they count. Values are in
 //! units of the prior's spread.
 
 use super::{
@@ -11,6 +12,7 @@ use super::{
 pub struct Trend {
     intercept: f32,
     slope: f32, // per 100 ms of the model
+    detour: f32,
     offsets: Vec<f32>,
 }
 
@@ -21,6 +23,8 @@ pub struct Point {
     pub region: usize,
     /// What the model says, in milliseconds.
     pub model_ms: f32,
+    /// By how much the way there is longer than the model has it ([`super::detours`]).
+    pub detour: f32,
     /// How far off it is.
     pub error: f32,
     /// Variance of the error about the trend.
@@ -28,20 +32,21 @@ pub struct Point {
 }
 
 impl Trend {
-    /// No error.
-    pub fn none(regions: usize) -> Self {
-        Trend { intercept: 0.0, slope: 0.0, offsets: vec![0.0; regions] }
+    /// What is believed before anything is measured.
+    pub fn unmeasured(prior: &Prior, regions: usize) -> Self {
+        Trend { intercept: 0.0, slope: 0.0, detour: prior.detour_mean, offsets: vec![0.0; regions] }
     }
 
-    /// Ridge regression: the posterior mean of line and offsets under the prior's variances.
+    /// Ridge regression: the posterior mean of line, detours' share and offsets under the prior's variances.
     pub fn fit(prior: &Prior, regions: usize, points: impl Iterator<Item = Point>) -> Self {
-        let n = regions + 2;
+        let n = regions + 3;
         let (mut normal, mut right) = (vec![0.0f64; n * n], vec![0.0f64; n]);
         let mut is_empty = true;
         for point in points {
             is_empty = false;
             let weight = 1.0 / f64::from(point.var);
-            let terms = [(0, 1.0), (1, f64::from(point.model_ms) / 100.0), (2 + point.region, 1.0)];
+            let terms =
+                [(0, 1.0), (1, f64::from(point.model_ms) / 100.0), (2, point.detour.into()), (3 + point.region, 1.0)];
             for (i, a) in terms {
                 right[i] += weight * a * f64::from(point.error);
                 for (j, b) in terms {
@@ -50,24 +55,31 @@ impl Trend {
             }
         }
         if is_empty {
-            return Trend::none(regions);
+            return Trend::unmeasured(prior, regions);
         }
         for i in 0..n {
-            let var = match i {
-                0 => prior.intercept_var,
-                1 => prior.slope_var,
-                _ => prior.offset_var,
+            let (mean, var) = match i {
+                0 => (0.0, prior.intercept_var),
+                1 => (0.0, prior.slope_var),
+                2 => (prior.detour_mean, prior.detour_var),
+                _ => (0.0, prior.offset_var),
             };
             normal[i * n + i] += 1.0 / f64::from(var);
+            right[i] += f64::from(mean) / f64::from(var);
         }
         factorize(&mut normal, n);
         solve_transposed(&normal, n, &mut right);
         solve(&normal, n, &mut right);
-        let offsets = right[2..].iter().map(|offset| *offset as f32).collect();
-        Trend { intercept: right[0] as f32, slope: right[1] as f32, offsets }
+        let offsets = right[3..].iter().map(|offset| *offset as f32).collect();
+        Trend { intercept: right[0] as f32, slope: right[1] as f32, detour: right[2].max(0.0) as f32, offsets }
     }
 
-    /// The error to expect towards a region where the model says `model_ms`.
+    /// By how much detours count, 0 or more.
+    pub fn detour(&self) -> f32 {
+        self.detour
+    }
+
+    /// The error to expect towards a region where the model says `model_ms` and there is no detour.
     pub fn at(&self, region: usize, model_ms: f32) -> f32 {
         self.intercept + self.slope * model_ms / 100.0 + self.offsets[region]
     }
@@ -80,7 +92,7 @@ mod tests {
     fn points(error: impl Fn(usize, f32) -> f32, n: usize) -> Vec<Point> {
         let point = |k: usize| {
             let (region, model_ms) = (k % 4, 5.0 + (k * 37 % 200) as f32);
-            Point { region, model_ms, error: error(region, model_ms), var: 1.0 }
+            Point { region, model_ms, detour: 0.0, error: error(region, model_ms), var: 1.0 }
         };
         (0..n).map(point).collect()
     }
@@ -98,6 +110,6 @@ mod tests {
     fn a_few_points_say_little() {
         let trend = Trend::fit(&Prior::FITTED, 4, points(|_, _| 1.0, 1).into_iter());
         assert!(trend.at(3, 50.0) > 0.0 && trend.at(3, 50.0) < 0.5, "{trend:?}");
-        assert_eq!(Trend::fit(&Prior::FITTED, 4, std::iter::empty()), Trend::none(4));
+        assert_eq!(Trend::fit(&Prior::FITTED, 4, std::iter::empty()), Trend::unmeasured(&Prior::FITTED, 4));
     }
 }

@@ -25,8 +25,8 @@ pub fn judge(config: &Config, rows: &[Row], atlas: &dyn Atlas) -> Option<Evaluat
     let rows = sample(rows, ROWS_JUDGED_MAX);
     let coordinates: Vec<Coordinates> = config.regions.iter().map(|region| region.coordinates).collect();
     let sites: Vec<RegionSite> = coordinates.iter().map(|at| RegionSite::new(*at, 0.0)).collect();
-    let trial =
-        Trial { prior: &Prior::FITTED, sites: &sites, coordinates: &coordinates, atlas, known: &[], rows: &rows };
+    let prior = Prior::with(config.latency.detours);
+    let trial = Trial { prior: &prior, sites: &sites, coordinates: &coordinates, atlas, known: &[], rows: &rows };
     Some(evaluate(&trial, FOLDS)).filter(|found| found.networks > 0)
 }
 

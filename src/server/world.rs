@@ -147,7 +147,7 @@ impl World {
         let told = |error| Report::from(about(&config, &error));
         let sites = sites(&config, &past.penalties_ms);
         let atlas = GeoAtlas::new(&locations, asns.as_ref(), &measured.rows).map_err(told)?;
-        let estimator = intake::learn(&Prior::FITTED, &sites, &measured.rows, &atlas);
+        let estimator = intake::learn(&Prior::with(config.latency.detours), &sites, &measured.rows, &atlas);
         let quality = estimates::judge(&config, &measured.rows, &atlas).map(Arc::new);
         let before = Before::new(past.before, &config, &specs);
         let sources = Sources {
@@ -212,7 +212,7 @@ impl World {
         let _held = (self.locations.hold().map_err(told)?, asns.map(AsnTable::hold).transpose().map_err(told)?);
         let sites = sites(&config, penalties_ms);
         let atlas = GeoAtlas::new(&self.locations, asns, &measured.rows).map_err(told)?;
-        let estimator = intake::learn(&Prior::FITTED, &sites, &measured.rows, &atlas);
+        let estimator = intake::learn(&Prior::with(config.latency.detours), &sites, &measured.rows, &atlas);
         // How good the estimates are changes slowly.
         let judge = || estimates::judge(&config, &measured.rows, &atlas).map(Arc::new);
         let (quality, judged_s) = match &self.quality {

@@ -208,6 +208,7 @@ impl Context<'_> {
             hysteresis_ms: spec.hysteresis_ms,
             rebuild_interval: spec.rebuild_interval,
             rise_max_ms: spec.rise_max_ms,
+            detours: spec.detours,
             learning: self.build_learning(&spec.learning, region),
         }
     }

@@ -83,6 +83,7 @@ pub(crate) struct LatencySpec {
     pub hysteresis_ms: f32,
     pub rebuild_interval: Duration,
     pub rise_max_ms: f32,
+    pub detours: bool,
     pub learning: LearningSpec,
 }
 
@@ -212,6 +213,7 @@ pub(super) fn read_latency(section: &Section<'_>) -> LatencySpec {
         hysteresis_ms: section.duration_ms("hysteresis").value as f32,
         rebuild_interval: Duration::from_millis(section.duration_ms("rebuild-interval").value.unsigned_abs()),
         rise_max_ms: section.duration_ms("rise-max").value as f32,
+        detours: section.flag("detours").value,
         learning: learning::read(section),
     }
 }

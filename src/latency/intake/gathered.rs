@@ -26,6 +26,7 @@ struct Sums {
     weight: f32,
     error: f32,
     model_ms: f32,
+    detour: f32,
 }
 
 impl Gathered {
@@ -34,8 +35,9 @@ impl Gathered {
         Gathered { direction, networks: 0, sums: BTreeMap::new() }
     }
 
-    /// Takes in what was measured for one of them, whose own errors have the variance `local_var`.
-    pub fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32) {
+    /// Takes in what was measured for one of them, whose own errors have the variance `local_var`; `detour_ms` is the cell's towards the
+    /// region.
+    pub fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32, detour_ms: f32) {
         let spread_ms = prior.spread_ms(model_ms);
         let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
         let weight = 1.0 / (local_var + noise_var);
@@ -44,6 +46,7 @@ impl Gathered {
         sums.weight += weight;
         sums.error += weight * error;
         sums.model_ms += weight * model_ms;
+        sums.detour += weight * detour_ms / spread_ms;
     }
 
     /// What the trend is fitted to.
@@ -51,6 +54,7 @@ impl Gathered {
         self.sums.iter().map(|(region, sum)| Point {
             region: usize::from(*region),
             model_ms: sum.model_ms / sum.weight,
+            detour: sum.detour / sum.weight,
             error: sum.error / sum.weight,
             var: prior.field_var + 1.0 / sum.weight,
         })
@@ -63,7 +67,8 @@ impl Gathered {
             let region = usize::from(*region);
             Observed {
                 region,
-                error: sums.error / sums.weight - trend.at(region, sums.model_ms / sums.weight),
+                error: (sums.error - trend.detour() * sums.detour) / sums.weight
+                    - trend.at(region, sums.model_ms / sums.weight),
                 noise_var: (1.0 / sums.weight - local_var).max(NOISE_VAR_MIN),
             }
         });

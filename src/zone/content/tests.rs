@@ -69,6 +69,7 @@ fn config(zones: Vec<Zone>) -> Config {
             hysteresis_ms: 5.0,
             rebuild_interval: Duration::from_secs(300),
             rise_max_ms: 250.0,
+            detours: false,
             learning: Learning::default(),
         },
         cluster: None,
