@@ -7,10 +7,9 @@
 //! model of distance ─▶ trend and offset of the region ─▶ field around the place ─▶ continent ─▶ country ─▶ AS ─▶ prefix ─▶ …
 //! ```
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::net::IpAddr;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
@@ -371,23 +370,6 @@ impl Estimator {
         }
     }
 
-    /// The error to expect of any network at a place towards one region, before its own measurements and what its system has by itself
-    /// in its country; `field` is the field there.
-    pub(super) fn expected_error(
-        &self,
-        place: &Place,
-        asn: Option<u32>,
-        field: &Belief,
-        region: usize,
-        model_ms: f32,
-    ) -> f32 {
-        let continent = place.continent.and_then(|continent| self.continents.get(&continent));
-        let country = place.country.and_then(|country| self.countries.get(&country));
-        let system = asn.and_then(|asn| self.systems.get(&(asn, None)));
-        let groups = continent.into_iter().chain(country).chain(system).map(|shift| shift.belief.mean[region]);
-        field.mean[region] + groups.sum::<f32>() + self.trend.at(region, model_ms)
-    }
-
     fn widen(&self, var: f32, belief: &mut Belief) {
         belief.var.iter_mut().for_each(|known| *known += var);
     }
@@ -494,6 +476,6 @@ pub(super) fn degree_cell(point: Coordinates) -> u32 {
 }
 
 /// The middle of such a cell.
-fn centre_of_cell(cell: u32) -> Coordinates {
+pub(super) fn centre_of_cell(cell: u32) -> Coordinates {
     Coordinates { latitude: (cell / 360) as f32 - 89.5, longitude: (cell % 360) as f32 - 179.5 }
 }
