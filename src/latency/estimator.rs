@@ -14,6 +14,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
+    cells::{Cells, FieldAt},
     estimate::{Direction, Estimate, EstimateSource, RegionSite},
     field::{Field, FieldRoom},
     intake::Counts,
@@ -32,7 +33,7 @@ pub struct Estimator {
     pub(super) trend: Trend,
     pub(super) field: Field,
     /// What the field says of the cells of the globe in which networks were measured: maps ask for these again and again.
-    pub(super) known_cells: HashMap<u32, Belief>,
+    pub(super) known_cells: Cells,
     pub(super) continents: HashMap<Continent, Shift>,
     pub(super) countries: HashMap<CountryCode, Shift>,
     /// By number, and by number within a country.
@@ -47,7 +48,7 @@ pub struct Estimator {
 
 impl Room {
     /// What the field said of the cells that were asked for.
-    pub(super) fn into_cells(self) -> HashMap<u32, Belief> {
+    pub(super) fn into_cells(self) -> Cells {
         self.cells
     }
 }
@@ -85,7 +86,8 @@ pub enum MeasuredPrefix {
 pub struct Room {
     near: FieldRoom,
     work: Workspace,
-    cells: HashMap<u32, Belief>,
+    cells: Cells,
+    fresh: Belief, // of the cell that was asked for first just now
     belief: Belief,
     model_ms: Vec<f32>,
     km: Vec<f64>,
@@ -104,7 +106,7 @@ impl Estimator {
         Estimator {
             trend: Trend::none(sites.len()),
             field: Field::new(&prior, &kinship, &[]),
-            known_cells: HashMap::new(),
+            known_cells: Cells::default(),
             prior,
             kinship,
             sites: sites.to_vec(),
@@ -336,24 +338,25 @@ impl Estimator {
     fn believe_place(&self, coordinates: Coordinates, room: &mut Room) {
         let mut belief = std::mem::take(&mut room.belief);
         let known = self.field_at(coordinates, room);
-        belief.mean.clone_from(&known.mean);
-        belief.var.clone_from(&known.var);
+        belief.mean.clear();
+        belief.mean.extend_from_slice(known.mean);
+        belief.var.clear();
+        belief.var.extend_from_slice(known.var);
         room.belief = belief;
     }
 
     /// The same by itself.
-    pub(super) fn field_at<'r>(&'r self, coordinates: Coordinates, room: &'r mut Room) -> &'r Belief {
+    pub(super) fn field_at<'r>(&'r self, coordinates: Coordinates, room: &'r mut Room) -> FieldAt<'r> {
         let cell = degree_cell(coordinates);
-        let Room { cells, near, .. } = room;
-        let work_out = || {
-            let mut fresh = Belief::default();
-            self.field.at(Direction::of(centre_of_cell(cell)), near, &mut fresh);
-            fresh
-        };
-        match self.known_cells.get(&cell) {
-            Some(known) => known,
-            None => cells.entry(cell).or_insert_with(work_out),
+        if let Some(known) = self.known_cells.get(cell) {
+            return known;
         }
+        let Room { cells, near, fresh, .. } = room;
+        if cells.get(cell).is_none() {
+            self.field.at(Direction::of(centre_of_cell(cell)), near, fresh);
+            cells.put(cell, fresh);
+        }
+        cells.get(cell).expect("it was put there if it was not")
     }
 
     /// What continent, country and autonomous system add.

@@ -77,8 +77,10 @@ pub fn learn(prior: &Prior, sites: &[RegionSite], rows: &[Row], atlas: &dyn Atla
     estimator.v6 = intake.prefixes(rows, Family::V6);
     intake.points(rows);
     estimator.choice = intake.choice();
-    intake.fit_places(&mut estimator);
-    intake.fit_groups(rows, &mut estimator);
+    let mut room = Room::default();
+    intake.fit_places(&mut estimator, &mut room);
+    intake.fit_groups(rows, &mut estimator, &mut room);
+    estimator.known_cells = room.into_cells();
     intake.counts.rows = rows.len() - intake.counts.impossible;
     intake.counts.prefixes = estimator.v4.len() + estimator.v6.len();
     intake.counts.newest_s = rows.iter().map(|row| row.age_s).min().unwrap_or(0);
@@ -245,53 +247,52 @@ impl Intake<'_> {
     }
 
     /// Trend and field, from the networks gathered by cells of the globe.
-    fn fit_places(&mut self, estimator: &mut Estimator) {
-        let mut gathered: BTreeMap<u32, Gathered> = BTreeMap::new();
+    fn fit_places(&mut self, estimator: &mut Estimator, room: &mut Room) {
+        let mut by_cell: HashMap<u32, Gathered> = HashMap::new();
         let mut start = 0;
         for told in &self.told {
             let cells = &self.cells[start..told.cells_end];
             start = told.cells_end;
             let Some(coordinates) = told.place.coordinates.filter(|_| told.is_of_place) else { continue };
             let blank = || Gathered::new(Direction::of(coordinates));
-            let cell = gathered.entry(degree_cell(coordinates)).or_insert_with(blank);
+            let cell = by_cell.entry(degree_cell(coordinates)).or_insert_with(blank);
             cell.networks += told.networks;
             let local_var = self.prior.local_var / told.networks as f32;
             cells.iter().for_each(|seen| cell.add(&self.prior, local_var, &seen.cell, seen.model_ms));
         }
-        self.counts.cells = gathered.len();
+        self.counts.cells = by_cell.len();
         let prior = &self.prior;
-        let points = gathered.values().flat_map(|cell| cell.points(prior));
+        let mut gathered: Vec<(u32, Gathered)> = by_cell.into_iter().collect();
+        gathered.sort_unstable_by_key(|(cell, _)| *cell);
+        let points = gathered.iter().flat_map(|(_, gathered)| gathered.points(prior));
         estimator.trend = Trend::fit(prior, self.sites.len(), points);
         let trend = &estimator.trend;
-        let places: Vec<Site> = gathered.values().map(|cell| cell.site(prior, trend)).collect();
+        let places: Vec<Site> = gathered.iter().map(|(_, gathered)| gathered.site(prior, trend)).collect();
         estimator.field = Field::new(prior, &estimator.kinship, &places);
         // Groups and maps ask for each of these. In the order of the cells most of what one needs is at hand from the one before.
-        let mut room = Room::default();
-        gathered.keys().for_each(|cell| _ = estimator.field_at(centre_of_cell(*cell), &mut room));
-        estimator.known_cells = room.into_cells();
+        gathered.iter().for_each(|(cell, _)| _ = estimator.field_at(centre_of_cell(*cell), room));
     }
 
     /// Continents, countries, then systems: each on what the wider ones leave.
-    fn fit_groups(&self, rows: &[Row], estimator: &mut Estimator) {
-        let mut room = Room::default();
+    fn fit_groups(&self, rows: &[Row], estimator: &mut Estimator, room: &mut Room) {
         let mut continents: HashMap<Continent, Group> = HashMap::new();
         let mut countries: HashMap<CountryCode, Group> = HashMap::new();
         let mut systems: HashMap<(u32, Option<CountryCode>), Group> = HashMap::new();
         for row in rows {
             if let Network::Continent(continent) = row.network {
                 let places: Vec<Place> = countries_of(continent).collect();
-                continents.entry(continent).or_default().add_row(self, estimator, row, &places, &mut room);
+                continents.entry(continent).or_default().add_row(self, estimator, row, &places, room);
             }
         }
         estimator.continents = self.shifts(continents, &estimator.kinship, self.prior.country_var);
         for row in rows {
             if let Network::Country(code) = row.network {
                 let places: Vec<Place> = place_of_country(code).into_iter().collect();
-                countries.entry(code).or_default().add_row(self, estimator, row, &places, &mut room);
+                countries.entry(code).or_default().add_row(self, estimator, row, &places, room);
             }
         }
         let countries_told = |told: &Told| told.place.country.is_some();
-        self.each_residual(estimator, countries_told, &mut room, |told, cell, residual, var| {
+        self.each_residual(estimator, countries_told, room, |told, cell, residual, var| {
             if let Some(country) = told.place.country {
                 countries.entry(country).or_default().add(cell.region, residual, var, cell.samples, cell.age_s);
             }
@@ -300,20 +301,19 @@ impl Intake<'_> {
         for row in rows {
             if let Network::Asn(asn) = row.network {
                 let places = self.atlas.places_of_system(asn);
-                systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, &mut room);
+                systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, room);
             }
         }
         // What is said of a whole system is no news from its networks.
         estimator.systems = self.shifts(std::mem::take(&mut systems), &estimator.kinship, self.prior.asn_var);
         let systems_told = |told: &Told| told.asn.is_some();
-        self.each_residual(estimator, systems_told, &mut room, |told, cell, residual, var| {
+        self.each_residual(estimator, systems_told, room, |told, cell, residual, var| {
             if let Some(asn) = told.asn {
                 let group = systems.entry((asn, told.place.country)).or_default();
                 group.add(cell.region, residual, var, cell.samples, cell.age_s);
             }
         });
         estimator.systems.extend(self.shifts(systems, &estimator.kinship, self.prior.asn_var));
-        estimator.known_cells.extend(room.into_cells());
         estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect();
     }
 

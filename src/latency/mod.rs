@@ -3,6 +3,7 @@
 
 pub mod belief;
 mod candidates;
+mod cells;
 pub mod estimate;
 pub mod estimator;
 pub mod evaluate;

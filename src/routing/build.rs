@@ -229,8 +229,8 @@ struct Tables {
     entry_ids: HashMap<Entry, u32>, // of all but those with a ranking and no rule
     plain_ids: Vec<u32>,            // of those, by ranking; `UNKNOWN` until there is one
     rankings: Rankings,
-    best: Vec<RegionId>,         // of each ranking: side by side they stay in the processor's caches
-    ranking_ids: HashTable<u32>, // by the hash of the order
+    best: Vec<RegionId>, // of each ranking: side by side they stay in the processor's caches
+    ranking_ids: HashTable<(u64, u32)>, // with the hash of the order
     hasher: DefaultHashBuilder,
 }
 
@@ -257,16 +257,13 @@ impl Tables {
 
     fn ranking(&mut self, order: &[RegionId]) -> u32 {
         let Tables { rankings, best, ranking_ids, hasher, .. } = self;
-        let entry = ranking_ids.entry(
-            hasher.hash_one(order),
-            |&id| rankings.get(id) == order,
-            |&id| hasher.hash_one(rankings.get(id)),
-        );
-        match entry {
-            hash_table::Entry::Occupied(known) => *known.get(),
+        let hash = hasher.hash_one(order);
+        let is_same = |(known, id): &(u64, u32)| *known == hash && rankings.get(*id) == order;
+        match ranking_ids.entry(hash, is_same, |(hash, _)| *hash) {
+            hash_table::Entry::Occupied(known) => known.get().1,
             hash_table::Entry::Vacant(free) => {
                 best.push(order[0]);
-                *free.insert(rankings.push(order)).get()
+                free.insert((hash, rankings.push(order))).get().1
             }
         }
     }

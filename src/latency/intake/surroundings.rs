@@ -3,7 +3,7 @@
 use crate::{
     geo::{Coordinates, Place},
     latency::{
-        belief::Belief,
+        cells::FieldAt,
         estimator::{Estimator, Room, Shift},
         trend::Trend,
     },
@@ -11,7 +11,7 @@ use crate::{
 
 /// The surroundings of one place and autonomous system: looked up once for all measurements of a network.
 pub struct Surroundings<'e> {
-    field: &'e Belief,
+    field: FieldAt<'e>,
     groups: [Option<&'e Shift>; 3], // continent, country, autonomous system
     trend: &'e Trend,
 }
