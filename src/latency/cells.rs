@@ -13,6 +13,7 @@ const NONE: u16 = u16::MAX;
 pub struct Cells {
     numbers: Vec<u16>, // by cell; empty until something is kept
     values: Vec<f32>,  // by number: the means towards all regions, then the variances
+    kept: u16,
     regions: usize,
 }
 
@@ -38,7 +39,8 @@ impl Cells {
     pub fn put(&mut self, cell: u32, belief: &Belief) {
         self.numbers.resize(CELLS, NONE);
         self.regions = belief.mean.len();
-        self.numbers[cell as usize] = (self.values.len() / (2 * self.regions)) as u16;
+        self.numbers[cell as usize] = self.kept;
+        self.kept += 1;
         self.values.extend_from_slice(&belief.mean);
         self.values.extend_from_slice(&belief.var);
     }
@@ -61,6 +63,13 @@ mod tests {
             assert_eq!(cells.get(cell), Some(FieldAt { mean: &mean, var: &var }));
         }
         assert_eq!(cells.get(8), None);
+    }
+
+    #[test]
+    fn without_regions_there_is_an_empty_field() {
+        let mut cells = Cells::default();
+        [3, 5].map(|cell| cells.put(cell, &Belief::default()));
+        assert_eq!(cells.get(5), Some(FieldAt { mean: &[], var: &[] }));
     }
 
     #[test]
