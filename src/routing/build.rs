@@ -451,13 +451,13 @@ pub(super) fn sort_by_estimate(regions: &mut [RegionId], estimates_ms: &[f32]) {
 /// farther than a later one.
 fn costs_less_than(limit_ms: f32, order: &[RegionId], estimates_ms: &[f32]) -> bool {
     let mut best_later_ms = f32::INFINITY;
-    let mut is_less = |region: &RegionId| {
+    let is_less = |region: &RegionId| {
         let ms = estimates_ms[region.index()];
         let cost_ms = (ms - best_later_ms).max(0.0);
         best_later_ms = best_later_ms.min(ms);
         cost_ms < limit_ms
     };
-    order.iter().rev().all(|region| is_less(region))
+    order.iter().rev().all(is_less)
 }
 
 /// True when a rule's conditions match a client; the direct form of what the map compiles, for `explain` and the tests.
