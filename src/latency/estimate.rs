@@ -120,6 +120,37 @@ pub fn fill(coordinates: Coordinates, regions: &[RegionSite], out: &mut [f32]) {
     }
 }
 
+/// The arcsine of 0 to 1, to a few units of the last place. A map needs some millions: without branches the processor works out several
+/// at a time, in less than half the time of the C library's.
+fn arcsine(x: f64) -> f64 {
+    // Above a half by that of the other angle's half: asin x = pi/2 - 2 asin sqrt((1-x)/2).
+    let is_far = x > 0.5;
+    let squared = if is_far { (1.0 - x) / 2.0 } else { x * x };
+    let near = if is_far { squared.sqrt() } else { x };
+    // Even and odd powers by themselves, so that the two sums are made side by side.
+    let (t, c) = (squared * squared, ARCSINE);
+    let even = c[0] + t * (c[2] + t * (c[4] + t * (c[6] + t * (c[8] + t * c[10]))));
+    let odd = c[1] + t * (c[3] + t * (c[5] + t * (c[7] + t * c[9])));
+    let arc = near + near * squared * (even + squared * odd);
+    if is_far { std::f64::consts::FRAC_PI_2 - 2.0 * arc } else { arc }
+}
+
+/// The polynomial that agrees with `(asin(sqrt z) / sqrt z - 1) / z` for z from 0 to 1/4 to 9e-16 of the arcsine: its Chebyshev series,
+/// cut off after the tenth power.
+const ARCSINE: [f64; 11] = [
+    0.16666666666666968,
+    0.074999999997107,
+    0.044642857599508805,
+    0.03038191641231931,
+    0.022373038158633403,
+    0.01733677054749461,
+    0.014144797983262753,
+    0.010267846139339589,
+    0.015519534995479074,
+    -0.00696259784775532,
+    0.027984095241588475,
+];
+
 /// A point on the unit sphere. Made once for each place and region, so that a distance costs one arcsine and no other
 /// trigonometry.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -135,7 +166,7 @@ impl Direction {
     /// As [`Coordinates::distance_km`]. By the chord and not by the scalar product, whose arccosine loses its digits where two
     /// points are near.
     pub(super) fn distance_km(self, other: Direction) -> f64 {
-        2.0 * EARTH_RADIUS_KM * (self.chord_squared(other).sqrt() / 2.0).min(1.0).asin()
+        2.0 * EARTH_RADIUS_KM * arcsine((self.chord_squared(other).sqrt() / 2.0).min(1.0))
     }
 
     /// Length of the straight line between the two in kilometres. Likeness that falls with it is one that points on a globe can have
@@ -165,6 +196,15 @@ mod tests {
         geo::Place,
         latency::estimator::{Client, Estimator, Room},
     };
+
+    #[test]
+    fn the_arcsine_is_that_of_the_library() {
+        for n in 0..=100_000 {
+            let x = f64::from(n) / 1e5;
+            assert!((arcsine(x) - x.asin()).abs() <= 1e-15, "{x}: {} {}", arcsine(x), x.asin());
+        }
+        assert_eq!(arcsine(0.0), 0.0);
+    }
 
     const FRANKFURT: Coordinates = Coordinates { latitude: 50.11, longitude: 8.68 };
     const ASHBURN: Coordinates = Coordinates { latitude: 39.04, longitude: -77.49 };

@@ -7,14 +7,14 @@
 //! model of distance ─▶ trend and offset of the region ─▶ field around the place ─▶ continent ─▶ country ─▶ AS ─▶ prefix ─▶ …
 //! ```
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::net::IpAddr;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
+    cells::{Cells, FieldAt},
     detours::{Detours, Door},
     estimate::{Direction, Estimate, EstimateSource, RegionSite},
     field::{Field, FieldRoom},
@@ -35,7 +35,7 @@ pub struct Estimator {
     pub(super) trend: Trend,
     pub(super) field: Field,
     /// What the field says of the cells of the globe in which networks were measured: maps ask for these again and again.
-    pub(super) known_cells: HashMap<u32, Belief>,
+    pub(super) known_cells: Cells,
     pub(super) continents: HashMap<Continent, Shift>,
     pub(super) countries: HashMap<CountryCode, Shift>,
     /// By number, and by number within a country.
@@ -50,7 +50,7 @@ pub struct Estimator {
 
 impl Room {
     /// What the field said of the cells that were asked for.
-    pub(super) fn into_cells(self) -> HashMap<u32, Belief> {
+    pub(super) fn into_cells(self) -> Cells {
         self.cells
     }
 }
@@ -88,7 +88,8 @@ pub enum MeasuredPrefix {
 pub struct Room {
     near: FieldRoom,
     work: Workspace,
-    cells: HashMap<u32, Belief>,
+    cells: Cells,
+    fresh: Belief, // of the cell that was asked for first just now
     belief: Belief,
     model_ms: Vec<f32>,
     km: Vec<f64>,
@@ -108,7 +109,7 @@ impl Estimator {
             detours: Detours::to(sites),
             trend: Trend::unmeasured(&prior, sites.len()),
             field: Field::new(&prior, &kinship, &[]),
-            known_cells: HashMap::new(),
+            known_cells: Cells::default(),
             prior,
             kinship,
             sites: sites.to_vec(),
@@ -340,47 +341,40 @@ impl Estimator {
     fn believe_place(&self, coordinates: Coordinates, room: &mut Room) {
         let mut belief = std::mem::take(&mut room.belief);
         let known = self.field_at(coordinates, room);
-        belief.mean.clone_from(&known.mean);
-        belief.var.clone_from(&known.var);
+        belief.mean.clear();
+        belief.mean.extend_from_slice(known.mean);
+        belief.var.clear();
+        belief.var.extend_from_slice(known.var);
         room.belief = belief;
     }
 
     /// The same by itself.
-    pub(super) fn field_at<'r>(&'r self, coordinates: Coordinates, room: &'r mut Room) -> &'r Belief {
+    pub(super) fn field_at<'r>(&'r self, coordinates: Coordinates, room: &'r mut Room) -> FieldAt<'r> {
         let cell = degree_cell(coordinates);
-        let Room { cells, near, .. } = room;
-        let work_out = || {
-            let mut fresh = Belief::default();
-            self.field.at(Direction::of(centre_of_cell(cell)), near, &mut fresh);
-            self.go_round(cell, &mut fresh);
-            fresh
-        };
-        match self.known_cells.get(&cell) {
-            Some(known) => known,
-            None => cells.entry(cell).or_insert_with(work_out),
+        if let Some(known) = self.known_cells.get(cell) {
+            return known;
         }
+        let Room { cells, near, fresh, .. } = room;
+        if cells.get(cell).is_none() {
+            let centre = Direction::of(centre_of_cell(cell));
+            self.field.at(centre, near, fresh);
+            self.go_round(centre, fresh);
+            cells.put(cell, fresh);
+        }
+        cells.get(cell).expect("it was put there if it was not")
     }
 
-    /// What detours add to the errors to expect in a cell, as far as they count.
-    fn go_round(&self, cell: u32, belief: &mut Belief) {
+    /// What detours add to the errors to expect at a place, as far as they count.
+    fn go_round(&self, place: Direction, belief: &mut Belief) {
         if self.trend.detour() == 0.0 {
             return;
         }
-        let (centre, detours) = (Direction::of(centre_of_cell(cell)), self.detours_of_cell(cell));
-        for (region, (mean, detour_ms)) in belief.mean.iter_mut().zip(detours).enumerate() {
-            let model_ms = model::rtt_ms(centre.distance_km(self.sites[region].direction()));
+        let door = Door::of(place);
+        for (region, mean) in belief.mean.iter_mut().enumerate() {
+            let model_ms = model::rtt_ms(place.distance_km(self.sites[region].direction()));
+            let detour_ms = self.detours.ms(door, region, model_ms);
             *mean += self.trend.detour() * detour_ms / self.prior.spread_ms(model_ms);
         }
-    }
-
-    /// The detours from a cell of the globe to each region, in milliseconds.
-    pub(super) fn detours_of_cell(&self, cell: u32) -> Vec<f32> {
-        let centre = Direction::of(centre_of_cell(cell));
-        let door = Door::of(centre);
-        let ms = |(region, site): (usize, &RegionSite)| {
-            self.detours.ms(door, region, model::rtt_ms(centre.distance_km(site.direction())))
-        };
-        self.sites.iter().enumerate().map(ms).collect()
     }
 
     /// What continent, country and autonomous system add.
@@ -395,23 +389,6 @@ impl Estimator {
                 belief.var[region] += shift.belief.var[region];
             }
         }
-    }
-
-    /// The error to expect of any network at a place towards one region, before its own measurements and what its system has by itself
-    /// in its country; `field` is the field there.
-    pub(super) fn expected_error(
-        &self,
-        place: &Place,
-        asn: Option<u32>,
-        field: &Belief,
-        region: usize,
-        model_ms: f32,
-    ) -> f32 {
-        let continent = place.continent.and_then(|continent| self.continents.get(&continent));
-        let country = place.country.and_then(|country| self.countries.get(&country));
-        let system = asn.and_then(|asn| self.systems.get(&(asn, None)));
-        let groups = continent.into_iter().chain(country).chain(system).map(|shift| shift.belief.mean[region]);
-        field.mean[region] + groups.sum::<f32>() + self.trend.at(region, model_ms)
     }
 
     fn widen(&self, var: f32, belief: &mut Belief) {
@@ -520,6 +497,6 @@ pub(super) fn degree_cell(point: Coordinates) -> u32 {
 }
 
 /// The middle of such a cell.
-fn centre_of_cell(cell: u32) -> Coordinates {
+pub(super) fn centre_of_cell(cell: u32) -> Coordinates {
     Coordinates { latitude: (cell / 360) as f32 - 89.5, longitude: (cell % 360) as f32 - 179.5 }
 }

@@ -25,9 +25,9 @@ pub struct Site {
 pub struct Field {
     prior: Prior,
     regions: usize,
-    directions: Vec<Direction>, // as a tree: see `arrange`
-    error: Vec<Lanes>,          // region by region, some at a time, site after site
-    noise_var: Vec<Lanes>,      // likewise; [`SILENT_VAR`] where the site says nothing
+    directions: Vec<Direction>,   // as a tree: see `arrange`
+    error: Vec<[f32; LANES]>,     // region by region, some at a time, site after site
+    noise_var: Vec<[f32; LANES]>, // likewise; [`SILENT_VAR`] where the site says nothing
 }
 
 /// So many regions are worked out at a time. Their equations differ in the noise alone, so the processor takes several numbers at once:
@@ -35,7 +35,7 @@ pub struct Field {
 const LANES: usize = 4;
 type Lanes = [f64; LANES];
 /// The noise of a site that says nothing: so large that it changes nothing.
-const SILENT_VAR: f64 = 1e12;
+const SILENT_VAR: f32 = 1e12;
 /// A pivot that rounding made 0 or less is lifted to this: two sites say the same.
 const PIVOT_MIN: f64 = 1e-12;
 
@@ -72,8 +72,8 @@ impl Field {
                     // What an independent observation would have said to lead from the prior to this.
                     let precision = 1.0 / var - 1.0 / before_var;
                     if precision >= PRECISION_MIN {
-                        error[lane] = f64::from(mean / var / precision);
-                        noise_var[lane] = f64::from(local_var + 1.0 / precision);
+                        error[lane] = mean / var / precision;
+                        noise_var[lane] = local_var + 1.0 / precision;
                     }
                 }
                 field.error.push(error);
@@ -159,46 +159,48 @@ impl Field {
     }
 
     /// Mean and variance towards some regions at once: `k' (K + N)^-1 z` and what is left of the prior's, by the Cholesky factor of
-    /// `K + N`, whose rows are used up as they are made.
+    /// `K + N`, row by row; `z` and `k` are solved as two rows more. Every number is finished before it is written, and what it is made of
+    /// lies side by side.
     fn krige(&self, group: usize, room: &mut FieldRoom) -> (Lanes, Lanes) {
         let n = room.near.len();
         let groups = self.regions.div_ceil(LANES);
         let FieldRoom { near, between, towards, factor, values, cross, .. } = room;
         factor.clear();
-        factor.resize(n * n, [0.0; LANES]);
         values.clear();
         cross.clear();
-        for (i, (_, site)) in near.iter().enumerate() {
-            for j in 0..=i {
-                factor[j * n + i] = [between[i * (i + 1) / 2 + j]; LANES];
-            }
-            let slot = site * groups + group;
-            factor[i * n + i] = std::array::from_fn(|lane| factor[i * n + i][lane] + self.noise_var[slot][lane]);
-            values.push(self.error[slot]);
-            cross.push([towards[i]; LANES]);
-        }
+        let mut inverses = [[0.0; LANES]; NEIGHBOURS];
         let (mut mean, mut var) = ([0.0; LANES], [f64::from(self.prior.field_var); LANES]);
-        for k in 0..n {
-            let (done, below) = factor.split_at_mut((k + 1) * n);
-            let row = &mut done[k * n + k..];
-            let inverse = row[0].map(|pivot| 1.0 / pivot.max(PIVOT_MIN).sqrt());
-            row[1..].iter_mut().for_each(|value| *value = times(*value, inverse));
-            for (i, lower) in below.chunks_exact_mut(n).enumerate() {
-                let factor = row[i + 1];
-                for (value, above) in lower[k + 1 + i..].iter_mut().zip(&row[i + 1..]) {
-                    *value = less(*value, times(factor, *above));
-                }
+        for i in 0..n {
+            let slot = near[i].1 * groups + group;
+            let start = row_start(i);
+            for j in 0..i {
+                let done = factor[start..].iter().zip(&factor[row_start(j)..]);
+                let value = done.fold([between[start + j]; LANES], |value, (a, b)| less(value, times(*a, *b)));
+                factor.push(times(value, inverses[j]));
             }
-            let (error, likeness) = (times(values[k], inverse), times(cross[k], inverse));
-            for ((value, towards), above) in values[k + 1..].iter_mut().zip(&mut cross[k + 1..]).zip(&row[1..]) {
-                *value = less(*value, times(error, *above));
-                *towards = less(*towards, times(likeness, *above));
-            }
+            let row = &factor[start..];
+            let noisy = self.noise_var[slot].map(|noise_var| between[start + i] + f64::from(noise_var));
+            let pivot = row.iter().fold(noisy, |value, a| less(value, times(*a, *a)));
+            let inverse = pivot.map(|pivot| 1.0 / pivot.max(PIVOT_MIN).sqrt());
+            let solved = |right: Lanes, done: &[Lanes]| {
+                times(row.iter().zip(done).fold(right, |value, (a, b)| less(value, times(*a, *b))), inverse)
+            };
+            let (error, likeness) =
+                (solved(self.error[slot].map(f64::from), values), solved([towards[i]; LANES], cross));
             mean = less(mean, times(error, likeness.map(|value| -value)));
             var = less(var, times(likeness, likeness));
+            inverses[i] = inverse;
+            values.push(error);
+            cross.push(likeness);
+            factor.push(pivot); // keeps the rows apart: nothing reads the diagonal
         }
         (mean, var.map(|var| var.max(0.0)))
     }
+}
+
+/// Where a row of a lower half begins that is kept row by row.
+fn row_start(row: usize) -> usize {
+    row * (row + 1) / 2
 }
 
 #[inline(always)]
@@ -240,7 +242,7 @@ pub struct FieldRoom {
     near: Vec<(f64, usize)>, // nearest first: distance in km, site
     between: Vec<f64>,       // covariances of the near ones, lower half row by row
     towards: Vec<f64>,
-    factor: Vec<Lanes>,
+    factor: Vec<Lanes>, // likewise
     values: Vec<Lanes>,
     cross: Vec<Lanes>,
 }

@@ -2,17 +2,20 @@
 //! networks, and fits each step on what the wider ones leave.
 
 mod gathered;
+mod surroundings;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use self::gathered::Gathered;
+use self::{gathered::Gathered, surroundings::Surroundings};
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
+    detours::Door,
     estimate::{Direction, RegionSite},
-    estimator::{Estimator, Room, Shift, degree_cell},
+    estimator::{Estimator, Room, Shift, centre_of_cell, degree_cell},
     field::{Field, Site},
     measurement::{Network, Row},
     model,
@@ -76,8 +79,10 @@ pub fn learn(prior: &Prior, sites: &[RegionSite], rows: &[Row], atlas: &dyn Atla
     estimator.v6 = intake.prefixes(rows, Family::V6);
     intake.points(rows);
     estimator.choice = intake.choice();
-    intake.fit_places(&mut estimator);
-    intake.fit_groups(rows, &mut estimator);
+    let mut room = Room::default();
+    intake.fit_places(&mut estimator, &mut room);
+    intake.fit_groups(rows, &mut estimator, &mut room);
+    estimator.known_cells = room.into_cells();
     intake.counts.rows = rows.len() - intake.counts.impossible;
     intake.counts.prefixes = estimator.v4.len() + estimator.v6.len();
     intake.counts.newest_s = rows.iter().map(|row| row.age_s).min().unwrap_or(0);
@@ -104,51 +109,64 @@ struct Told {
     is_of_place: bool,
 }
 
+/// What was measured towards a region, and what the model says of a network there, in milliseconds.
+#[derive(Clone, Copy)]
+struct Seen {
+    cell: Cell,
+    model_ms: f32,
+}
+
+/// The same in the making.
+struct Path {
+    region: RegionId,
+    model_ms: f32,
+    series: Series,
+}
+
 struct Intake<'i> {
     prior: Prior,
     sites: &'i [RegionSite],
     atlas: &'i dyn Atlas,
     counts: Counts,
     told: Vec<Told>,
-    cells: Vec<Cell>,
+    cells: Vec<Seen>,
 }
 
 impl Intake<'_> {
     /// The measured prefixes of a family; those whose place is known are noted in `told`.
     fn prefixes(&mut self, rows: &[Row], family: Family) -> PrefixTable {
-        let mut mine: Vec<(u128, u128, IpNet, u32)> = Vec::new();
+        let prefix_of = |row: &Row| if let Network::Prefix(net) = row.network { Some(canonical(net)) } else { None };
+        let mut mine: Vec<(u128, u8, u32)> = Vec::new(); // first address, length in bits, row
         for (index, row) in rows.iter().enumerate() {
-            if let Network::Prefix(net) = row.network
-                && let (net, (first, last), found) = canonical(net)
-                && found == family
-            {
-                mine.push((first, u128::MAX - last, net, index as u32));
+            if let Some((net, (first, _), _)) = prefix_of(row).filter(|(_, _, found)| *found == family) {
+                mine.push((first, net.prefix_len(), index as u32));
             }
         }
-        // Stable in effect: rows of one prefix stay in file order, which is the order of their time.
-        mine.sort_unstable_by_key(|(first, reversed_last, _, index)| (*first, *reversed_last, *index));
+        // The wider first; rows of one prefix stay in file order, which is the order of their time.
+        mine.sort_unstable();
         let mut table = PrefixTable::default();
-        let mut series: Vec<(RegionId, Series)> = Vec::new();
+        let mut paths: Vec<Path> = Vec::new();
         for group in mine.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            let (place, asn) = self.atlas.whereabouts(group[0].2);
-            let members = group.iter().map(|(_, _, _, index)| &rows[*index as usize]);
-            self.merge(members.clone(), place.as_ref(), &mut series);
-            if series.is_empty() {
+            let members = group.iter().map(|(_, _, index)| &rows[*index as usize]);
+            let Some((net, (first, last), _)) = members.clone().next().and_then(prefix_of) else { continue };
+            let (place, asn) = self.atlas.whereabouts(net);
+            self.merge(members.clone(), place.as_ref(), &mut paths);
+            if paths.is_empty() {
                 continue;
             }
             let start = self.cells.len();
-            self.cells.extend(series.iter().map(cell_of));
-            table.push(group[0].0, u128::MAX - group[0].1, self.cells[start..].iter().copied());
+            self.cells.extend(paths.iter().map(seen));
+            table.push(first, last, self.cells[start..].iter().map(|seen| seen.cell));
             match place.filter(|place| place.coordinates.is_some()) {
                 Some(place) => {
                     let is_alone = members.clone().all(|row| row.is_alone);
                     if !is_alone && members.clone().any(|row| row.is_alone) {
                         // What speaks for the network alone counts for it, in the table, and not for what is around it.
                         let counts = self.counts;
-                        self.merge(members.filter(|row| !row.is_alone), Some(&place), &mut series);
+                        self.merge(members.filter(|row| !row.is_alone), Some(&place), &mut paths);
                         self.counts = counts;
                         self.cells.truncate(start);
-                        self.cells.extend(series.iter().map(cell_of));
+                        self.cells.extend(paths.iter().map(seen));
                     }
                     let cells_end = self.cells.len();
                     self.told.push(Told { place, asn, cells_end, networks: 1, is_alone, is_of_place: !is_alone });
@@ -167,13 +185,13 @@ impl Intake<'_> {
                 points.entry((at.latitude.to_bits(), at.longitude.to_bits())).or_default().push(row);
             }
         }
-        let mut series = Vec::new();
+        let mut paths = Vec::new();
         for members in points.into_values() {
             let Network::Point(at) = members[0].network else { continue };
             let place = place_of_point(at);
-            self.merge(members.into_iter(), Some(&place), &mut series);
-            if !series.is_empty() {
-                self.cells.extend(series.iter().map(cell_of));
+            self.merge(members.into_iter(), Some(&place), &mut paths);
+            if !paths.is_empty() {
+                self.cells.extend(paths.iter().map(seen));
                 self.told.push(Told {
                     place,
                     asn: None,
@@ -187,27 +205,23 @@ impl Intake<'_> {
     }
 
     /// The rows of one network by region, jumps told from jitter; what beats light is left out.
-    fn merge<'r>(
-        &mut self,
-        rows: impl Iterator<Item = &'r Row>,
-        place: Option<&Place>,
-        series: &mut Vec<(RegionId, Series)>,
-    ) {
-        series.clear();
+    fn merge<'r>(&mut self, rows: impl Iterator<Item = &'r Row>, place: Option<&Place>, paths: &mut Vec<Path>) {
+        paths.clear();
         let direction = place.and_then(|place| place.coordinates).map(Direction::of);
         let slack_km = place.map_or(0.0, |place| f64::from(place.within_km));
         for row in rows {
             let distance_km = direction.map(|from| from.distance_km(self.sites[row.region.index()].direction()));
-            let least_ms = distance_km.map_or(0.0, |km| model::fibre_floor_ms((km - slack_km).max(0.0)));
+            let (model_ms, least_ms) = distance_km
+                .map_or((0.0, 0.0), |km| (model::rtt_ms(km), model::fibre_floor_ms((km - slack_km).max(0.0))));
             if row.rtt_ms < least_ms {
                 self.counts.impossible += 1;
                 continue;
             }
             let age_s = u32::try_from(row.age_s).unwrap_or(u32::MAX);
             let level = Level { ms: row.rtt_ms, weight: weight_of(row), lines: 1, samples: row.samples, age_s };
-            match series.iter_mut().find(|(region, _)| *region == row.region) {
-                Some((_, known)) => self.counts.jumps += usize::from(known.push(level)),
-                None => series.push((row.region, Series::new(level))),
+            match paths.iter_mut().find(|path| path.region == row.region) {
+                Some(path) => self.counts.jumps += usize::from(path.series.push(level)),
+                None => paths.push(Path { region: row.region, model_ms, series: Series::new(level) }),
             }
         }
     }
@@ -215,7 +229,7 @@ impl Intake<'_> {
     /// How networks' regions were chosen: of a sample, if there are many.
     fn choice(&self) -> Choice {
         let mut seen = vec![false; self.sites.len()];
-        self.cells.iter().for_each(|cell| seen[cell.region.index()] = true);
+        self.cells.iter().for_each(|one| seen[one.cell.region.index()] = true);
         let ends = || self.told.iter().map(|told| told.cells_end);
         let most = ends().zip(std::iter::once(0).chain(ends())).map(|(end, start)| end - start).max().unwrap_or(0);
         let mut choice = Choice::among(seen, most);
@@ -225,7 +239,7 @@ impl Intake<'_> {
             let (told, start) = (&self.told[n], n.checked_sub(1).map_or(0, |before| self.told[before].cells_end));
             let Some(at) = told.place.coordinates.filter(|_| told.networks == 1).map(Direction::of) else { continue };
             is_measured.fill(false);
-            self.cells[start..told.cells_end].iter().for_each(|cell| is_measured[cell.region.index()] = true);
+            self.cells[start..told.cells_end].iter().for_each(|one| is_measured[one.cell.region.index()] = true);
             far.iter_mut().zip(self.sites).for_each(|(far, site)| *far = at.chord_squared(site.direction()));
             if let Some(share) = passed_over(&far, |region| choice.is_open(region), |region| is_measured[region]) {
                 choice.add(share);
@@ -235,54 +249,57 @@ impl Intake<'_> {
     }
 
     /// Trend and field, from the networks gathered by cells of the globe.
-    fn fit_places(&mut self, estimator: &mut Estimator) {
-        let mut gathered: BTreeMap<u32, (Gathered, Vec<f32>)> = BTreeMap::new();
+    fn fit_places(&mut self, estimator: &mut Estimator, room: &mut Room) {
+        let mut by_cell: HashMap<u32, Gathered> = HashMap::new();
         let mut start = 0;
         for told in &self.told {
             let cells = &self.cells[start..told.cells_end];
             start = told.cells_end;
             let Some(coordinates) = told.place.coordinates.filter(|_| told.is_of_place) else { continue };
-            let direction = Direction::of(coordinates);
             let number = degree_cell(coordinates);
-            let (cell, detours) =
-                gathered.entry(number).or_insert_with(|| (Gathered::new(direction), estimator.detours_of_cell(number)));
+            let door = || Door::of(Direction::of(centre_of_cell(number)));
+            let blank = || Gathered::new(Direction::of(coordinates), door());
+            let cell = by_cell.entry(number).or_insert_with(blank);
             cell.networks += told.networks;
             let local_var = self.prior.local_var / told.networks as f32;
-            for measured in cells {
-                let km = direction.distance_km(self.sites[measured.region.index()].direction());
-                cell.add(&self.prior, local_var, measured, model::rtt_ms(km), detours[measured.region.index()]);
+            for seen in cells {
+                let detour_ms = estimator.detours.ms(cell.door, seen.cell.region.index(), seen.model_ms);
+                cell.add(&self.prior, local_var, &seen.cell, seen.model_ms, detour_ms);
             }
         }
-        self.counts.cells = gathered.len();
+        self.counts.cells = by_cell.len();
         let prior = &self.prior;
-        let points = gathered.values().flat_map(|(cell, _)| cell.points(prior));
+        let mut gathered: Vec<(u32, Gathered)> = by_cell.into_iter().collect();
+        gathered.sort_unstable_by_key(|(cell, _)| *cell);
+        let points = gathered.iter().flat_map(|(_, gathered)| gathered.points(prior));
         estimator.trend = Trend::fit(prior, self.sites.len(), points);
         let trend = &estimator.trend;
-        let places: Vec<Site> = gathered.into_values().map(|(cell, _)| cell.site(prior, trend)).collect();
+        let places: Vec<Site> = gathered.iter().map(|(_, gathered)| gathered.site(prior, trend)).collect();
         estimator.field = Field::new(prior, &estimator.kinship, &places);
+        // Groups and maps ask for each of these. In the order of the cells most of what one needs is at hand from the one before.
+        gathered.iter().for_each(|(cell, _)| _ = estimator.field_at(centre_of_cell(*cell), room));
     }
 
     /// Continents, countries, then systems: each on what the wider ones leave.
-    fn fit_groups(&self, rows: &[Row], estimator: &mut Estimator) {
-        let mut room = Room::default();
+    fn fit_groups(&self, rows: &[Row], estimator: &mut Estimator, room: &mut Room) {
         let mut continents: HashMap<Continent, Group> = HashMap::new();
         let mut countries: HashMap<CountryCode, Group> = HashMap::new();
         let mut systems: HashMap<(u32, Option<CountryCode>), Group> = HashMap::new();
         for row in rows {
             if let Network::Continent(continent) = row.network {
                 let places: Vec<Place> = countries_of(continent).collect();
-                continents.entry(continent).or_default().add_row(self, estimator, row, &places, &mut room);
+                continents.entry(continent).or_default().add_row(self, estimator, row, &places, room);
             }
         }
         estimator.continents = self.shifts(continents, &estimator.kinship, self.prior.country_var);
         for row in rows {
             if let Network::Country(code) = row.network {
                 let places: Vec<Place> = place_of_country(code).into_iter().collect();
-                countries.entry(code).or_default().add_row(self, estimator, row, &places, &mut room);
+                countries.entry(code).or_default().add_row(self, estimator, row, &places, room);
             }
         }
         let countries_told = |told: &Told| told.place.country.is_some();
-        self.each_residual(estimator, countries_told, &mut room, |told, cell, residual, var| {
+        self.each_residual(estimator, countries_told, room, |told, cell, residual, var| {
             if let Some(country) = told.place.country {
                 countries.entry(country).or_default().add(cell.region, residual, var, cell.samples, cell.age_s);
             }
@@ -291,21 +308,20 @@ impl Intake<'_> {
         for row in rows {
             if let Network::Asn(asn) = row.network {
                 let places = self.atlas.places_of_system(asn);
-                systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, &mut room);
+                systems.entry((asn, None)).or_default().add_row(self, estimator, row, &places, room);
             }
         }
         // What is said of a whole system is no news from its networks.
         estimator.systems = self.shifts(std::mem::take(&mut systems), &estimator.kinship, self.prior.asn_var);
         let systems_told = |told: &Told| told.asn.is_some();
-        self.each_residual(estimator, systems_told, &mut room, |told, cell, residual, var| {
+        self.each_residual(estimator, systems_told, room, |told, cell, residual, var| {
             if let Some(asn) = told.asn {
                 let group = systems.entry((asn, told.place.country)).or_default();
                 group.add(cell.region, residual, var, cell.samples, cell.age_s);
             }
         });
         estimator.systems.extend(self.shifts(systems, &estimator.kinship, self.prior.asn_var));
-        estimator.known_cells = room.into_cells();
-        estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect::<HashSet<_>>();
+        estimator.known_systems = estimator.systems.keys().map(|(asn, _)| *asn).collect();
     }
 
     /// What each measurement of a network that speaks for others, and is one of those that are wanted, shows beyond what the estimator
@@ -324,32 +340,20 @@ impl Intake<'_> {
             let Some(coordinates) = told.place.coordinates.filter(|_| !told.is_alone && is_wanted(told)) else {
                 continue;
             };
-            let field = estimator.field_at(coordinates, room);
-            for cell in cells {
-                let (residual, noise_var) =
-                    self.residual(estimator, cell.region, cell.rtt_ms, (&told.place, told.asn), coordinates, field);
+            let surroundings = Surroundings::new(estimator, coordinates, &told.place, told.asn, room);
+            for Seen { cell, model_ms } in cells {
+                let (residual, noise_var) = self.residual(&surroundings, cell.region, cell.rtt_ms, *model_ms);
                 each(told, cell, residual, self.prior.local_var + noise_var / cell.weight.max(1e-6));
             }
         }
     }
 
     /// How far a round trip is off what the estimator expects of the place, and the variance of a single measurement.
-    fn residual(
-        &self,
-        estimator: &Estimator,
-        region: RegionId,
-        rtt_ms: f32,
-        (place, asn): (&Place, Option<u32>),
-        coordinates: Coordinates,
-        field: &Belief,
-    ) -> (f32, f32) {
-        let region = region.index();
-        let distance_km = Direction::of(coordinates).distance_km(self.sites[region].direction());
-        let model_ms = model::rtt_ms(distance_km);
+    fn residual(&self, surroundings: &Surroundings, region: RegionId, rtt_ms: f32, model_ms: f32) -> (f32, f32) {
         let spread_ms = self.prior.spread_ms(model_ms);
         let error = ((rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
         let noise_var = self.prior.noise_var_ms2(rtt_ms, 1.0) / (spread_ms * spread_ms);
-        (error - estimator.expected_error(place, asn, field, region, model_ms), noise_var)
+        (error - surroundings.expected_error(region.index(), model_ms), noise_var)
     }
 
     /// What each group has by itself: what was observed, shrunk by the variance that groups have among each other.
@@ -384,9 +388,10 @@ pub fn weight_of(row: &Row) -> f32 {
     row.samples as f32 * (-(row.age_s as f32) / HALF_LIFE_S).exp2()
 }
 
-fn cell_of((region, series): &(RegionId, Series)) -> Cell {
-    let Level { ms, weight, samples, age_s, .. } = series.level;
-    Cell { region: *region, rtt_ms: ms, weight, samples, age_s }
+fn seen(path: &Path) -> Seen {
+    let Level { ms, weight, samples, age_s, .. } = path.series.level;
+    let cell = Cell { region: path.region, rtt_ms: ms, weight, samples, age_s };
+    Seen { cell, model_ms: path.model_ms }
 }
 
 /// A prefix as its clients are located: IPv4 that is embedded in IPv6 counts as IPv4.
@@ -453,8 +458,10 @@ impl Group {
     fn add_row(&mut self, intake: &Intake, estimator: &Estimator, row: &Row, places: &[Place], room: &mut Room) {
         let residuals = places.iter().filter_map(|place| {
             let coordinates = place.coordinates?;
-            let field = estimator.field_at(coordinates, room);
-            Some(intake.residual(estimator, row.region, row.rtt_ms, (place, None), coordinates, field))
+            let site = intake.sites[row.region.index()];
+            let model_ms = model::rtt_ms(Direction::of(coordinates).distance_km(site.direction()));
+            let surroundings = Surroundings::new(estimator, coordinates, place, None, room);
+            Some(intake.residual(&surroundings, row.region, row.rtt_ms, model_ms))
         });
         let (sum, noise, n) =
             residuals.fold((0.0, 0.0, 0.0), |(sum, noise, n), (r, v)| (sum + r, noise + v, n + 1.0f32));

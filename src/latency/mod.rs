@@ -3,6 +3,7 @@
 
 pub mod belief;
 mod candidates;
+mod cells;
 mod detours;
 pub mod estimate;
 pub mod estimator;

@@ -2,13 +2,18 @@
 //!
 //! One walk feeds the maps of all routes. A place's estimates are worked out once and shared by them.
 
-use std::{collections::HashMap, hash::Hash, net::IpAddr};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash},
+    net::IpAddr,
+};
 
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 use ipnet::IpNet;
 
 pub use super::feed::Coverage;
 use super::{
-    feed::{Feed, Sites},
+    feed::{Feed, Measured, Sites},
     map::{ClientMap, Entry, Rankings},
     overlay::{Overlay, Segment},
     ranges::{Bits, RangeMap},
@@ -221,40 +226,46 @@ fn asn_rules(spec: &MapSpec) -> Option<HashMap<u32, u16>> {
 #[derive(Default)]
 struct Tables {
     entries: Vec<Entry>,
-    entry_ids: HashMap<Entry, u32>,
-    plain_ids: Vec<u32>, // the same by ranking, of entries without a rule; `UNKNOWN` until worked out
+    entry_ids: HashMap<Entry, u32>, // of all but those with a ranking and no rule
+    plain_ids: Vec<u32>,            // of those, by ranking; `UNKNOWN` until there is one
     rankings: Rankings,
-    ranking_ids: HashMap<Box<[RegionId]>, u32>,
+    best: Vec<RegionId>, // of each ranking: side by side they stay in the processor's caches
+    ranking_ids: HashTable<(u64, u32)>, // with the hash of the order
+    hasher: DefaultHashBuilder,
 }
 
 impl Tables {
     fn entry(&mut self, entry: Entry) -> u32 {
+        let entries = &mut self.entries;
+        let mut add = || {
+            entries.push(entry);
+            entries.len() as u32 - 1
+        };
         // Most of a few million are of this kind: they are found without a hash.
-        let Entry { rule: None, ranking: Some(ranking) } = entry else { return self.any_entry(entry) };
+        let Entry { rule: None, ranking: Some(ranking) } = entry else {
+            return *self.entry_ids.entry(entry).or_insert_with(add);
+        };
         let index = ranking as usize;
         if index >= self.plain_ids.len() {
             self.plain_ids.resize(index + 1, UNKNOWN);
         }
         if self.plain_ids[index] == UNKNOWN {
-            self.plain_ids[index] = self.any_entry(entry);
+            self.plain_ids[index] = add();
         }
         self.plain_ids[index]
     }
 
-    fn any_entry(&mut self, entry: Entry) -> u32 {
-        *self.entry_ids.entry(entry).or_insert_with(|| {
-            self.entries.push(entry);
-            self.entries.len() as u32 - 1
-        })
-    }
-
     fn ranking(&mut self, order: &[RegionId]) -> u32 {
-        if let Some(id) = self.ranking_ids.get(order) {
-            return *id;
+        let Tables { rankings, best, ranking_ids, hasher, .. } = self;
+        let hash = hasher.hash_one(order);
+        let is_same = |(known, id): &(u64, u32)| *known == hash && rankings.get(*id) == order;
+        match ranking_ids.entry(hash, is_same, |(hash, _)| *hash) {
+            hash_table::Entry::Occupied(known) => known.get().1,
+            hash_table::Entry::Vacant(free) => {
+                best.push(order[0]);
+                free.insert((hash, rankings.push(order))).get().1
+            }
         }
-        let id = self.rankings.push(order);
-        self.ranking_ids.insert(order.into(), id);
-        id
     }
 }
 
@@ -266,9 +277,9 @@ struct RangeBuilder<'s, A> {
     overlay: Overlay<A>,
     next: Option<A>, // the first address not covered yet; `None`: all are
     ranges: Vec<(A, u32)>,
-    run: Option<Entry>, // what the last range got
-    rule_of_place: Vec<Option<u16>>,
-    own_ranking: Vec<Vec<u32>>, // by rule (none first), then by place; `UNKNOWN` until worked out
+    run: Option<Entry>,              // what the last range got
+    rule_of_place: Vec<Option<u16>>, // by the number of a place that may come again
+    own_ranking: Vec<Vec<u32>>,      // by rule (none first), then likewise; `UNKNOWN` until worked out
     order: Vec<RegionId>,
 }
 
@@ -307,7 +318,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
     fn continues_run(&mut self, first: A, last: A, id: u32) -> bool {
         let Some(Entry { rule, ranking: Some(ranking) }) = self.run else { return false };
         let known = &self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)];
-        known.get(id as usize) == Some(&ranking) && self.rule_of_place[id as usize] == rule && {
+        known.get(id as usize) == Some(&ranking) && self.rule_of_place.get(id as usize) == Some(&rule) && {
             let (segment, segment_last) = self.overlay.at(first);
             segment == Segment::None && last <= segment_last
         }
@@ -343,7 +354,11 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
             Segment::Rule(rule) => Some(rule),
             Segment::None => None,
         };
-        let by_place = located.and_then(|(id, _)| self.rule_of_place[id as usize]);
+        let rule_of = |(id, sites): (u32, &Sites<'_>)| {
+            let known = self.rule_of_place.get(id as usize);
+            known.map_or_else(|| self.spec.rule_of_place(sites.place(id)), |rule| *rule)
+        };
+        let by_place = located.and_then(rule_of);
         let rule = by_overlay.into_iter().chain(by_place).min();
         let entry = Entry { rule, ranking: self.ranking(rule, located, tables) };
         // Most ranges are like the one before: they cost no look-up, and memory stays flat while millions stream through.
@@ -362,9 +377,9 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         let own = self.own_ranking(rule, id, sites, estimates_ms, tables);
         let adopted = match self.run {
             Some(Entry { rule: run_rule, ranking: Some(run) }) if run_rule == rule && run != own => {
-                let (run_order, own_order) = (tables.rankings.get(run), tables.rankings.get(own));
-                let may = run_order[0] == own_order[0];
-                (may && adoption_cost_ms(run_order, estimates_ms) < self.sources.switch_margin_ms).then_some(run)
+                let may = tables.best[run as usize] == tables.best[own as usize];
+                let limit_ms = self.sources.switch_margin_ms;
+                (may && costs_less_than(limit_ms, tables.rankings.get(run), estimates_ms)).then_some(run)
             }
             _ => None,
         };
@@ -380,27 +395,28 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         estimates_ms: &[f32],
         tables: &mut Tables,
     ) -> u32 {
-        let known = &mut self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)];
-        if known.len() <= id as usize {
-            known.resize(id as usize + 1, UNKNOWN);
-        }
-        if known[id as usize] != UNKNOWN {
-            return known[id as usize];
+        let slot = rule.map_or(0, |rule| usize::from(rule) + 1);
+        if let Some(known) = self.own_ranking[slot].get(id as usize).filter(|known| **known != UNKNOWN) {
+            return *known;
         }
         self.order.clear();
         self.order.extend_from_slice(self.spec.regions_under(rule));
         sort_by_estimate(&mut self.order, estimates_ms);
-        if let Some(kept) = self.kept(id, sites, estimates_ms) {
+        let Some(measured) = sites.measured(id) else {
+            let own = tables.ranking(&self.order);
+            let known = &mut self.own_ranking[slot];
+            known.resize(known.len().max(id as usize + 1), UNKNOWN);
+            known[id as usize] = own;
+            return own;
+        };
+        if let Some(kept) = self.kept(measured, sites, estimates_ms) {
             self.order[..=kept].rotate_right(1);
         }
-        let own = tables.ranking(&self.order);
-        self.own_ranking[rule.map_or(0, |rule| usize::from(rule) + 1)][id as usize] = own;
-        own
+        tables.ranking(&self.order)
     }
 
     /// The position in `order` of the region that a measured network had before and keeps, since the first is not clearly better.
-    fn kept(&self, id: u32, sites: &Sites<'_>, estimates_ms: &[f32]) -> Option<usize> {
-        let measured = sites.measured(id)?;
+    fn kept(&self, measured: Measured, sites: &Sites<'_>, estimates_ms: &[f32]) -> Option<usize> {
         let before = (self.sources.before)(self.spec_index, measured.first)?;
         let position = self.order.iter().position(|region| *region == before).filter(|position| *position > 0)?;
         let (from, to) = (before.index(), self.order[0].index());
@@ -419,20 +435,29 @@ const UNKNOWN: u32 = u32::MAX;
 
 /// Lowest estimate first, ties in file order.
 pub(super) fn sort_by_estimate(regions: &mut [RegionId], estimates_ms: &[f32]) {
-    regions.sort_unstable_by(|a, b| estimates_ms[a.index()].total_cmp(&estimates_ms[b.index()]).then_with(|| a.cmp(b)));
+    // Estimate and region in one number: what is sorted needs no look-up. The bits of a float stand in its order once those of the
+    // negative ones are turned round.
+    let ordered = |bits: u32| if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    let mut keys = [0u64; 1 << u8::BITS];
+    let keys = &mut keys[..regions.len()];
+    for (key, region) in keys.iter_mut().zip(&*regions) {
+        *key = u64::from(ordered(estimates_ms[region.index()].to_bits())) << u8::BITS | u64::from(region.0);
+    }
+    keys.sort_unstable();
+    regions.iter_mut().zip(keys).for_each(|(region, key)| *region = RegionId(*key as u8));
 }
 
-/// What following `order` can cost a place at most, whichever regions are healthy: the largest amount by which an earlier region
-/// is farther than a later one.
-fn adoption_cost_ms(order: &[RegionId], estimates_ms: &[f32]) -> f32 {
+/// True when following `order` costs a place less than that, whichever regions are healthy: by so much at most an earlier region is
+/// farther than a later one.
+fn costs_less_than(limit_ms: f32, order: &[RegionId], estimates_ms: &[f32]) -> bool {
     let mut best_later_ms = f32::INFINITY;
-    let mut cost_ms = 0.0f32;
-    for region in order.iter().rev() {
+    let is_less = |region: &RegionId| {
         let ms = estimates_ms[region.index()];
-        cost_ms = cost_ms.max(ms - best_later_ms);
+        let cost_ms = (ms - best_later_ms).max(0.0);
         best_later_ms = best_later_ms.min(ms);
-    }
-    cost_ms
+        cost_ms < limit_ms
+    };
+    order.iter().rev().all(is_less)
 }
 
 /// True when a rule's conditions match a client; the direct form of what the map compiles, for `explain` and the tests.

@@ -1,5 +1,6 @@
 //! What the maps are compiled from: located ranges cut up by measured prefixes and by autonomous systems, each piece with the
-//! milliseconds to every region. Numbers the pieces' kinds densely, so that what is worked out for one is kept by its number.
+//! milliseconds to every region. Numbers the pieces' kinds densely, so that what is worked out for one is kept by its number. A piece of a
+//! measured network comes once, and nothing of it is kept: it has the number after the last.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -31,7 +32,8 @@ pub(super) struct Sites<'e> {
     estimates_ms: Vec<f32>, // region by region, one number after the other; infinite where nothing is known
     is_known: Vec<bool>,
     sources: Vec<Option<EstimateSource>>,
-    measured: Vec<Option<Measured>>,
+    /// The last of them is this measured network's, and goes when it was handed on.
+    measured: Option<Measured>,
     room: Room,
 }
 
@@ -50,25 +52,34 @@ impl<'e> Sites<'e> {
             estimates_ms: Vec::new(),
             is_known: Vec::new(),
             sources: Vec::new(),
-            measured: Vec::new(),
+            measured: None,
             room: Room::default(),
         }
     }
 
-    fn add(&mut self, place: &Place, client: Client, measured: Option<Measured>) -> u32 {
+    fn add(&mut self, place: &Place, client: Client) -> u32 {
         let start = self.estimates_ms.len();
         self.estimates_ms.resize(start + self.estimator.sites().len(), f32::INFINITY);
         let out = &mut self.estimates_ms[start..];
         self.is_known.push(self.estimator.fill(place, client, &mut self.room, out));
         self.sources.push(self.estimator.source_of_best(place, client, out, &self.room));
         self.known.push(*place);
-        self.measured.push(measured);
         self.known.len() as u32 - 1
     }
 
-    /// How many there are.
+    /// Lets go of the measured network that was handed on.
+    fn forget_measured(&mut self) {
+        if self.measured.take().is_some() {
+            self.known.pop();
+            self.sources.pop();
+            self.is_known.pop();
+            self.estimates_ms.truncate(self.known.len() * self.estimator.sites().len());
+        }
+    }
+
+    /// How many there are that may come again.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.known.len() - usize::from(self.measured.is_some())
     }
 
     /// The place of a range; without anything in it where it has none.
@@ -84,7 +95,7 @@ impl<'e> Sites<'e> {
 
     /// The measured network that a range belongs to.
     pub fn measured(&self, id: u32) -> Option<Measured> {
-        self.measured[id as usize]
+        self.measured.filter(|_| id as usize == self.len())
     }
 }
 
@@ -194,6 +205,7 @@ impl<'e> Feed<'e> {
             };
             if let Some(id) = id {
                 self.hand_on(at, piece_last, id, each);
+                self.sites.forget_measured();
             }
             if piece_last >= last {
                 return;
@@ -210,7 +222,7 @@ impl<'e> Feed<'e> {
             self.plain.resize(index + 1, u32::MAX);
         }
         if self.plain[index] == u32::MAX {
-            self.plain[index] = self.sites.add(place, Client::default(), None);
+            self.plain[index] = self.sites.add(place, Client::default());
         }
         self.plain[index]
     }
@@ -218,7 +230,7 @@ impl<'e> Feed<'e> {
     fn of_system(&mut self, id: u32, asn: u32, place: &Place) -> u32 {
         let sites = &mut self.sites;
         let client = Client { asn: Some(asn), prefix: None };
-        *self.by_system.entry((id, asn)).or_insert_with(|| sites.add(place, client, None))
+        *self.by_system.entry((id, asn)).or_insert_with(|| sites.add(place, client))
     }
 
     fn measured(&mut self, first: u128, prefix: u32, asn: Option<u32>, place: Option<&Place>) -> u32 {
@@ -227,7 +239,8 @@ impl<'e> Feed<'e> {
             false => (MeasuredPrefix::V4(prefix), IpAddr::V4((first as u32).into())),
         };
         let client = Client { asn, prefix: Some(prefix) };
-        self.sites.add(place.unwrap_or(&Place::default()), client, Some(Measured { client, first }))
+        self.sites.measured = Some(Measured { client, first });
+        self.sites.add(place.unwrap_or(&Place::default()), client)
     }
 }
 

@@ -97,13 +97,10 @@ impl<A: Bits> RangeMap<A> {
     /// # Panics
     /// With 2^27 ranges or more: a gigabyte of them.
     pub fn new(ranges: impl IntoIterator<Item = (A, u32)>) -> Self {
-        let mut merged: Vec<Range<A>> = Vec::new();
-        for (start, value) in ranges {
-            debug_assert!(merged.last().map_or(start == A::ZERO, |last| { last.start } < start));
-            if merged.last().is_none_or(|last| last.value != value) {
-                merged.push(Range { start, value });
-            }
-        }
+        let mut merged: Vec<Range<A>> = ranges.into_iter().map(|(start, value)| Range { start, value }).collect();
+        debug_assert!(merged.first().is_some_and(|first| { first.start } == A::ZERO));
+        debug_assert!(merged.is_sorted_by(|a, b| { a.start } < { b.start }));
+        merged.dedup_by(|later, range| later.value == range.value);
         merged.shrink_to_fit();
         assert!(merged.len() < 1 << INDEX_BITS, "a map holds fewer than 2^27 ranges");
         let mut map = RangeMap { ranges: merged, cells: Vec::new() };

@@ -1,23 +1,27 @@
 //! What the measured networks of one cell of the globe have in common, summed up.
 
-use std::collections::BTreeMap;
-
 use super::ERROR_RANGE;
-use crate::latency::{
-    belief::Observed,
-    estimate::Direction,
-    field::Site,
-    prefixes::Cell,
-    prior::Prior,
-    trend::{Point, Trend},
+use crate::{
+    config::model::RegionId,
+    latency::{
+        belief::Observed,
+        detours::Door,
+        estimate::Direction,
+        field::Site,
+        prefixes::Cell,
+        prior::Prior,
+        trend::{Point, Trend},
+    },
 };
 
 /// The networks of one cell of the globe.
 pub struct Gathered {
     direction: Direction,
+    /// Its way to other networks.
+    pub door: Door,
     /// How many they are.
     pub networks: u32,
-    sums: BTreeMap<u8, Sums>,
+    sums: Vec<(RegionId, Sums)>, // in the order of the regions
 }
 
 /// Weighted sums over the networks that were measured to one region.
@@ -30,9 +34,9 @@ struct Sums {
 }
 
 impl Gathered {
-    /// None yet; `direction` is the cell's.
-    pub fn new(direction: Direction) -> Self {
-        Gathered { direction, networks: 0, sums: BTreeMap::new() }
+    /// None yet; `direction` and `door` are the cell's.
+    pub fn new(direction: Direction, door: Door) -> Self {
+        Gathered { direction, door, networks: 0, sums: Vec::new() }
     }
 
     /// Takes in what was measured for one of them, whose own errors have the variance `local_var`; `detour_ms` is the cell's towards the
@@ -42,7 +46,11 @@ impl Gathered {
         let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
         let weight = 1.0 / (local_var + noise_var);
         let error = ((measured.rtt_ms - model_ms) / spread_ms).clamp(ERROR_RANGE.0, ERROR_RANGE.1);
-        let sums = self.sums.entry(measured.region.0).or_default();
+        let at = self.sums.binary_search_by_key(&measured.region, |(region, _)| *region).unwrap_or_else(|at| {
+            self.sums.insert(at, (measured.region, Sums::default()));
+            at
+        });
+        let sums = &mut self.sums[at].1;
         sums.weight += weight;
         sums.error += weight * error;
         sums.model_ms += weight * model_ms;
@@ -52,7 +60,7 @@ impl Gathered {
     /// What the trend is fitted to.
     pub fn points(&self, prior: &Prior) -> impl Iterator<Item = Point> {
         self.sums.iter().map(|(region, sum)| Point {
-            region: usize::from(*region),
+            region: region.index(),
             model_ms: sum.model_ms / sum.weight,
             detour: sum.detour / sum.weight,
             error: sum.error / sum.weight,
@@ -64,7 +72,7 @@ impl Gathered {
     pub fn site(&self, prior: &Prior, trend: &Trend) -> Site {
         let local_var = prior.local_var / self.networks as f32;
         let observed = self.sums.iter().map(|(region, sums)| {
-            let region = usize::from(*region);
+            let region = region.index();
             Observed {
                 region,
                 error: (sums.error - trend.detour() * sums.detour) / sums.weight
