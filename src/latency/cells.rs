@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn without_regions_there_is_an_empty_field() {
         let mut cells = Cells::default();
-        [3, 5].map(|cell| cells.put(cell, &Belief::default()));
+        [3, 5].iter().for_each(|cell| cells.put(*cell, &Belief::default()));
         assert_eq!(cells.get(5), Some(FieldAt { mean: &[], var: &[] }));
     }
 
