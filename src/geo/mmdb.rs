@@ -11,7 +11,6 @@ use std::{
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    slice,
     sync::Arc,
 };
 
@@ -23,7 +22,7 @@ use super::{
     place::Place,
     ranges::{Datum, Family, Interner, Range, Ranges},
     record::{Record, Shared},
-    special,
+    tree::{Located, Networks, Tree},
 };
 
 /// An open file.
@@ -63,8 +62,8 @@ impl InRecord for u32 {
     }
 }
 
-/// How many batches of networks of a file are looked at to tell what it holds.
-const SAMPLE_BATCHES: usize = 8;
+/// How many networks of a file are looked at to tell what it holds.
+const SAMPLE_NETWORKS: usize = 512;
 
 impl Database {
     /// Checks the layout (marker, metadata, sizes) of `bytes`, the content of `path`. Records are checked as they are
@@ -90,7 +89,7 @@ impl Database {
     /// True when it has a network of that family.
     pub(super) fn has(&self, family: Family) -> Result<bool, GeoError> {
         let mut batch = Vec::new();
-        Networks::new(self, family).fetch(&mut batch)?;
+        self.networks(family).fetch(&mut batch, 1).map_err(|reason| self.corrupt(reason))?;
         Ok(!batch.is_empty())
     }
 
@@ -98,13 +97,9 @@ impl Database {
     pub(super) fn sample(&self) -> Result<Vec<Record>, GeoError> {
         let (mut records, mut batch, mut shared) = (Vec::new(), Vec::new(), Shared::default());
         for family in [Family::V4, Family::V6] {
-            let mut networks = Networks::new(self, family);
-            for _ in 0..SAMPLE_BATCHES {
-                networks.fetch(&mut batch)?;
-                batch.dedup_by_key(|located| located.offset);
-                for located in &batch {
-                    records.push(self.record(located.offset as usize, &mut shared)?);
-                }
+            self.networks(family).fetch(&mut batch, SAMPLE_NETWORKS).map_err(|reason| self.corrupt(reason))?;
+            for located in &batch {
+                records.push(self.record(located.offset as usize, &mut shared)?);
             }
         }
         Ok(records)
@@ -123,23 +118,27 @@ impl Database {
     pub(super) fn ranges(&self, family: Family) -> DatabaseRanges<'_> {
         DatabaseRanges {
             database: self,
-            networks: Networks::new(self, family),
-            batch: Vec::with_capacity(BATCH_NETWORKS),
-            ids: Vec::with_capacity(BATCH_NETWORKS),
-            at: 0,
-            known: HashMap::new(),
+            networks: self.networks(family),
+            located: Vec::with_capacity(BATCH_NETWORKS),
+            numbers: Numbers::new(self.tree().data().len()),
             shared: Shared::default(),
             seen_map: false,
             seen_other: false,
         }
     }
 
+    fn tree(&self) -> Tree<'_> {
+        let metadata = self.reader.metadata();
+        Tree::new(&self.bytes.0, metadata.node_count, metadata.record_size, metadata.ip_version == 4)
+    }
+
+    fn networks(&self, family: Family) -> Networks<'_> {
+        Networks::new(self.tree(), family)
+    }
+
     /// The record at an offset of the data section.
     fn record(&self, offset: usize, shared: &mut Shared) -> Result<Record, GeoError> {
-        let metadata = self.reader.metadata();
-        let tree_bytes = metadata.node_count as usize * (usize::from(metadata.record_size) / 4);
-        let data = self.bytes.0.get(tree_bytes + SEPARATOR_BYTES as usize..).unwrap_or_default();
-        Record::decode(data, offset, shared).map_err(|reason| self.corrupt(reason))
+        Record::decode(self.tree().data(), offset, shared).map_err(|reason| self.corrupt(reason))
     }
 
     /// Turns what the library says, or its panic, into this file's error.
@@ -157,15 +156,6 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the reader gave up on it".to_owned())
 }
 
-/// A network that has a record.
-#[derive(Clone, Copy)]
-struct Located {
-    first: u128,
-    last: u128,
-    /// Of the record in the data section.
-    offset: u32,
-}
-
 /// In place of a number of a datum: the record has none.
 const NOTHING: u32 = u32::MAX;
 
@@ -176,159 +166,89 @@ const UNKNOWN: u32 = u32::MAX - 1;
 /// nearest cache.
 const BATCH_NETWORKS: usize = 64;
 
-/// Zero bytes between the tree and the data section, counted as part of the data in the tree's numbers.
-const SEPARATOR_BYTES: u32 = 16;
-
-/// The networks that have a record, in the address space that is not special-purpose.
-struct Networks<'a> {
-    database: &'a Database,
-    node_count: u32,
-    node_bytes: usize,
-    pieces: slice::Iter<'static, special::Block>,
-    /// What is left of the current piece: node or leaf, its first address, and the mask of its host bits.
-    stack: Vec<(u32, u128, u128)>,
-    /// A sound tree is entered once at each node. One that shares branches among a few prefixes is entered a few times as
-    /// often; one that is knotted up to 2^128 times.
-    visits_left: u64,
-}
-
-impl<'a> Networks<'a> {
-    fn new(database: &'a Database, family: Family) -> Self {
-        let metadata = database.reader.metadata();
-        let skip = family == Family::V6 && metadata.ip_version == 4;
-        Networks {
-            database,
-            node_count: metadata.node_count,
-            node_bytes: usize::from(metadata.record_size) / 4,
-            pieces: if skip { &[] } else { family.pieces() }.iter(),
-            stack: Vec::new(),
-            visits_left: 8 * u64::from(metadata.node_count),
-        }
-    }
-
-    /// Replaces the content of `batch` by the next networks; at the end of the tree by none.
-    fn fetch(&mut self, batch: &mut Vec<Located>) -> Result<(), GeoError> {
-        batch.clear();
-        while batch.len() < BATCH_NETWORKS {
-            let Some((mut node, first, mut hosts)) = self.stack.pop() else {
-                let Some(&(first, last)) = self.pieces.next() else { break };
-                let entry = self.entry(first, last)?;
-                self.stack.push((entry, first, last - first));
-                continue;
-            };
-            // Down the left branches; the right ones wait.
-            while node < self.node_count {
-                let visits_left = self.visits_left.checked_sub(1).filter(|_| hosts != 0);
-                self.visits_left =
-                    visits_left.ok_or_else(|| self.database.corrupt("its search tree runs in circles"))?;
-                let (left, right) = self.children(node)?;
-                hosts >>= 1;
-                self.stack.push((right, first + hosts + 1, hosts));
-                node = left;
-            }
-            if node > self.node_count {
-                let offset = (node - self.node_count).checked_sub(SEPARATOR_BYTES);
-                let offset =
-                    offset.ok_or_else(|| self.database.corrupt("its search tree points between tree and data"))?;
-                batch.push(Located { first, last: first + hosts, offset });
-            }
-        }
-        Ok(())
-    }
-
-    /// The node or leaf of a piece. A leaf may stand for more than the piece.
-    fn entry(&self, first: u128, last: u128) -> Result<u32, GeoError> {
-        let length = (last - first).leading_zeros();
-        // IPv4 is the branch ::/96 of an IPv6 tree, and the low 32 bits here: the same 128 bits lead to it.
-        let skipped = if self.database.reader.metadata().ip_version == 4 { 96 } else { 0 };
-        let mut node = 0;
-        for depth in skipped..length {
-            if node >= self.node_count {
-                break;
-            }
-            let (left, right) = self.children(node)?;
-            node = if first >> (127 - depth) & 1 == 0 { left } else { right };
-        }
-        Ok(node)
-    }
-
-    fn children(&self, node: u32) -> Result<(u32, u32), GeoError> {
-        let start = node as usize * self.node_bytes;
-        let cut_short = || self.database.corrupt("its search tree is cut short");
-        let bytes = self.database.bytes.0.get(start..start + self.node_bytes).ok_or_else(cut_short)?;
-        Ok(match *bytes {
-            [a, b, c, d, e, f] => (u32::from_be_bytes([0, a, b, c]), u32::from_be_bytes([0, d, e, f])),
-            [a, b, c, both, d, e, f] => {
-                (u32::from_be_bytes([both >> 4, a, b, c]), u32::from_be_bytes([both & 0xf, d, e, f]))
-            }
-            [a, b, c, d, e, f, g, h] => (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])),
-            _ => return Err(self.database.corrupt("a record size other than 24, 28 and 32 bits")),
-        })
-    }
-}
-
 /// The located ranges of a database.
 pub(super) struct DatabaseRanges<'a> {
     database: &'a Database,
     networks: Networks<'a>,
-    batch: Vec<Located>,
-    /// For each network of the batch the number of its datum, or [`NOTHING`].
-    ids: Vec<u32>,
-    /// The next of the batch.
-    at: usize,
-    /// The same by record offset, for all records met.
-    known: HashMap<u32, u32>,
+    located: Vec<Located>,
+    /// The numbers of the data, or [`NOTHING`], by the offsets of the records.
+    numbers: Numbers,
     shared: Shared,
     seen_map: bool,
     seen_other: bool,
 }
 
 impl DatabaseRanges<'_> {
-    /// Fetches the next batch and numbers its data; false at the end.
-    fn advance<T: InRecord>(&mut self, data: &mut Interner<T>) -> Result<bool, GeoError> {
-        self.networks.fetch(&mut self.batch)?;
-        // Half a million records in random order: waiting for memory is most of the work, so all are looked up in one
-        // tight loop that lets the processor wait for many at once.
-        self.ids.clear();
-        self.ids.extend(self.batch.iter().map(|located| self.known.get(&located.offset).copied().unwrap_or(UNKNOWN)));
-        for index in 0..self.batch.len() {
-            if self.ids[index] == UNKNOWN {
-                self.ids[index] = self.learn(index, data)?;
-            }
-        }
-        self.at = 0;
-        Ok(!self.batch.is_empty())
-    }
-
-    /// Decodes a record that was not met before this batch.
-    fn learn<T: InRecord>(&mut self, index: usize, data: &mut Interner<T>) -> Result<u32, GeoError> {
-        let located = &self.batch[index];
-        if let Some(&id) = self.known.get(&located.offset) {
-            return Ok(id);
-        }
-        let record = self.database.record(located.offset as usize, &mut self.shared)?;
+    /// Decodes a record.
+    fn learn<T: InRecord>(&mut self, offset: u32, data: &mut Interner<T>) -> Result<u32, GeoError> {
+        let record = self.database.record(offset as usize, &mut self.shared)?;
         self.seen_map |= record.is_map;
         self.seen_other |= !record.is_map;
         if self.seen_map && self.seen_other {
             return Err(self.database.corrupt("its tree points into the middle of records"));
         }
-        let id = T::of(&record).map_or(NOTHING, |datum| data.intern(datum));
-        self.known.insert(located.offset, id);
-        Ok(id)
+        let number = T::of(&record).map_or(NOTHING, |datum| data.intern(datum));
+        self.numbers.insert(offset, number);
+        Ok(number)
     }
 }
 
 impl<T: InRecord> Ranges<T> for DatabaseRanges<'_> {
-    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError> {
-        loop {
-            if self.at == self.batch.len() && !self.advance(data)? {
-                return Ok(None);
+    fn fetch(&mut self, data: &mut Interner<T>, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+        batch.clear();
+        while batch.is_empty() {
+            self.networks.fetch(&mut self.located, BATCH_NETWORKS).map_err(|reason| self.database.corrupt(reason))?;
+            if self.located.is_empty() {
+                break;
             }
-            let Located { first, last, .. } = self.batch[self.at];
-            let id = self.ids[self.at];
-            self.at += 1;
-            if id != NOTHING {
-                return Ok(Some(Range { first, last, id }));
+            // Records in random order: waiting for memory is most of the work, so all are looked up in one tight loop that
+            // lets the processor wait for many at once.
+            batch.extend(self.located.iter().map(|&Located { first, last, offset }| {
+                Range { first, last, id: self.numbers.get(offset) }
+            }));
+            for index in 0..batch.len() {
+                if batch[index].id == UNKNOWN {
+                    let offset = self.located[index].offset;
+                    batch[index].id = match self.numbers.get(offset) {
+                        UNKNOWN => self.learn(offset, data)?,
+                        number => number, // by an earlier one of the batch
+                    };
+                }
+            }
+            batch.retain(|range| range.id != NOTHING);
+        }
+        Ok(())
+    }
+}
+
+/// Numbers by the offsets of records: a slot for each 16 bytes of the data section, which few records are shorter than.
+struct Numbers {
+    /// The low four bits of the offset, then the number and two more; 0: free.
+    slots: Vec<u32>,
+    /// Of records that begin within the same 16 bytes as an earlier one, and numbers too large for a slot.
+    others: HashMap<u32, u32>,
+}
+
+impl Numbers {
+    fn new(data_bytes: usize) -> Self {
+        Numbers { slots: vec![0; data_bytes / 16 + 1], others: HashMap::new() }
+    }
+
+    /// [`UNKNOWN`] where none was inserted.
+    #[inline]
+    fn get(&self, offset: u32) -> u32 {
+        match self.slots.get(offset as usize / 16) {
+            Some(&slot) if slot % 16 == offset % 16 || slot == 0 => (slot / 16).wrapping_sub(2),
+            _ => self.others.get(&offset).copied().unwrap_or(UNKNOWN),
+        }
+    }
+
+    fn insert(&mut self, offset: u32, number: u32) {
+        let kept = number.wrapping_add(2);
+        match self.slots.get_mut(offset as usize / 16) {
+            Some(slot) if *slot == 0 && kept < 1 << 28 => *slot = kept * 16 + offset % 16,
+            _ => {
+                self.others.insert(offset, number);
             }
         }
     }

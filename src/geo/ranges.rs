@@ -91,8 +91,27 @@ impl<T: Datum> Interner<T> {
 
 /// The located ranges of one file, ascending and disjoint; gaps and special-purpose ranges are left out.
 pub(super) trait Ranges<T: Datum> {
-    /// The next range, `None` at the end; an error condemns the file.
-    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError>;
+    /// Replaces the content of `batch` by the next ranges, by none at the end; an error condemns the file.
+    fn fetch(&mut self, data: &mut Interner<T>, batch: &mut Vec<Range>) -> Result<(), GeoError>;
+}
+
+/// Ranges that are taken one by one.
+struct Stream<'a, T> {
+    ranges: Box<dyn Ranges<T> + 'a>,
+    batch: Vec<Range>,
+    at: usize,
+}
+
+impl<T: Datum> Stream<'_, T> {
+    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError> {
+        if self.at == self.batch.len() {
+            self.ranges.fetch(data, &mut self.batch)?;
+            self.at = 0;
+        }
+        let next = self.batch.get(self.at).copied();
+        self.at += 1;
+        Ok(next)
+    }
 }
 
 /// Receives the merged ranges: first address, last address, number of the datum, the datum.
@@ -102,37 +121,43 @@ pub(super) type Each<'a, T> = dyn FnMut(u128, u128, u32, &T) + 'a;
 /// joined; data numbered densely from 0 in the order of their appearance.
 pub(super) fn merge<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut Each<'_, T>) -> Result<(), GeoError> {
     let mut data = Interner::new();
-    let mut heads = Vec::with_capacity(streams.len());
-    for mut stream in streams {
-        if let Some(head) = stream.next(&mut data)? {
-            heads.push((head, stream));
-        }
-    }
     // Data of a single stream are interned as they appear. With several a datum may be met and never seen.
-    let renumber = (heads.len() > 1).then(Vec::new);
+    let renumber = (streams.len() > 1).then(Vec::new);
     let mut out = Joiner { pending: None, renumber, numbered: 0 };
-    if let [(head, stream)] = &mut heads[..] {
-        out.push(*head, &data.values, each);
-        while let Some(next) = stream.next(&mut data)? {
-            out.push(next, &data.values, each);
+    match <[_; 1]>::try_from(streams) {
+        Ok([mut only]) => {
+            let mut batch = Vec::new();
+            loop {
+                only.fetch(&mut data, &mut batch)?;
+                if batch.is_empty() {
+                    break;
+                }
+                batch.iter().for_each(|range| out.push(*range, &data.values, each));
+            }
         }
-    } else {
-        layer(heads, &mut data, &mut out, each)?;
+        Err(streams) => layer(streams, &mut data, &mut out, each)?,
     }
     out.flush(&data.values, each);
     Ok(())
 }
 
 /// A stream and the range that it has come to.
-type Head<'a, T> = (Range, Box<dyn Ranges<T> + 'a>);
+type Head<'a, T> = (Range, Stream<'a, T>);
 
 /// At every address the first of the streams that has it.
 fn layer<T: Datum>(
-    mut heads: Vec<Head<'_, T>>,
+    streams: Vec<Box<dyn Ranges<T> + '_>>,
     data: &mut Interner<T>,
     out: &mut Joiner,
     each: &mut Each<'_, T>,
 ) -> Result<(), GeoError> {
+    let mut heads: Vec<Head<'_, T>> = Vec::with_capacity(streams.len());
+    for ranges in streams {
+        let mut stream = Stream { ranges, batch: Vec::new(), at: 0 };
+        if let Some(head) = stream.next(data)? {
+            heads.push((head, stream));
+        }
+    }
     let mut at = 0;
     while !heads.is_empty() {
         let mut index = 0;
@@ -205,8 +230,10 @@ mod tests {
     struct Fixed(Vec<(u128, u128, u32)>);
 
     impl Ranges<u32> for Fixed {
-        fn next(&mut self, data: &mut Interner<u32>) -> Result<Option<Range>, GeoError> {
-            Ok(self.0.pop().map(|(first, last, value)| Range { first, last, id: data.intern(value) }))
+        fn fetch(&mut self, data: &mut Interner<u32>, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+            batch.clear();
+            batch.extend(self.0.pop().map(|(first, last, value)| Range { first, last, id: data.intern(value) }));
+            Ok(())
         }
     }
 

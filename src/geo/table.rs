@@ -369,11 +369,22 @@ pub(super) struct TableRanges<'a> {
     ids: Vec<Option<u32>>,
 }
 
+/// Ranges handed on at a time.
+const BATCH_RANGES: usize = 64;
+
 impl Ranges<Place> for TableRanges<'_> {
-    fn next(&mut self, data: &mut Interner<Place>) -> Result<Option<Range>, GeoError> {
+    fn fetch(&mut self, data: &mut Interner<Place>, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+        batch.clear();
+        batch.extend(std::iter::from_fn(|| self.next(data)).take(BATCH_RANGES));
+        Ok(())
+    }
+}
+
+impl TableRanges<'_> {
+    fn next(&mut self, data: &mut Interner<Place>) -> Option<Range> {
         loop {
             let Some((first, last, cell)) = self.run.take() else {
-                let Some((first, last, cell)) = self.runs.next() else { return Ok(None) };
+                let (first, last, cell) = self.runs.next()?;
                 if cell != 0 {
                     let last = ((u128::from(last) + 1) << self.shift).wrapping_sub(1);
                     self.run = Some((u128::from(first) << self.shift, last, cell));
@@ -385,7 +396,7 @@ impl Ranges<Place> for TableRanges<'_> {
             {
                 self.pieces = rest;
             }
-            let Some(&(piece_first, piece_last)) = self.pieces.first() else { return Ok(None) };
+            let &(piece_first, piece_last) = self.pieces.first()?;
             if piece_first > last {
                 continue;
             }
@@ -395,7 +406,7 @@ impl Ranges<Place> for TableRanges<'_> {
             let table = self.table;
             let Some(place) = table.places[usize::from(cell)] else { continue };
             let id = *self.ids[usize::from(cell)].get_or_insert_with(|| data.intern(place));
-            return Ok(Some(Range { first: first.max(piece_first), last: last.min(piece_last), id }));
+            return Some(Range { first: first.max(piece_first), last: last.min(piece_last), id });
         }
     }
 }
