@@ -2,16 +2,15 @@
 //! replaced under a running server. Whatever is wrong with it becomes an error that names it, a panic of the library
 //! included.
 //!
-//! The library reads metadata and finds single addresses. The search tree is walked here, piece by piece of the address space
-//! that is not special-purpose: the library's iterator took four to five times as long (0.33 s against 0.07 s for the IPv4 tree of a
-//! city database). Each distinct record is decoded once, and of it the few fields that are needed (see `record`): through the
-//! library that was two fifths of all the work of a start.
+//! The library reads metadata and finds single addresses. The search tree is walked here (see `tree`): the library's iterator took
+//! four to five times as long. Each distinct record is decoded once, and of it the few fields that are needed (see `record`).
 
 use std::{
+    mem,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use hashbrown::HashMap;
@@ -31,6 +30,8 @@ pub(super) struct Database {
     /// The whole file; the reader has it too.
     bytes: Bytes,
     reader: Reader<Bytes>,
+    places: Mutex<Known<Place>>,
+    as_numbers: Mutex<Known<u32>>,
 }
 
 /// A file's content with two owners.
@@ -47,11 +48,18 @@ impl AsRef<[u8]> for Bytes {
 pub(super) trait InRecord: Datum {
     /// The datum, `None` where the record lacks it.
     fn of(record: &Record) -> Option<Self>;
+
+    /// What earlier walks of a database have met. Whoever walks takes it and brings it back.
+    fn known(database: &Database) -> &Mutex<Known<Self>>;
 }
 
 impl InRecord for Place {
     fn of(record: &Record) -> Option<Place> {
         record.place()
+    }
+
+    fn known(database: &Database) -> &Mutex<Known<Place>> {
+        &database.places
     }
 }
 
@@ -59,6 +67,10 @@ impl InRecord for Place {
 impl InRecord for u32 {
     fn of(record: &Record) -> Option<u32> {
         record.asn
+    }
+
+    fn known(database: &Database) -> &Mutex<Known<u32>> {
+        &database.as_numbers
     }
 }
 
@@ -73,7 +85,8 @@ impl Database {
         let opened =
             guarded(|| Reader::from_source(bytes.clone())).and_then(|opened| opened.map_err(|e| e.to_string()));
         let reader = opened.map_err(|reason| GeoError::Corrupt { path: path.to_owned(), reason })?;
-        Ok(Database { path: path.to_owned(), bytes, reader })
+        let (places, as_numbers) = (Mutex::default(), Mutex::default());
+        Ok(Database { path: path.to_owned(), bytes, reader, places, as_numbers })
     }
 
     /// What the publisher calls it, `GeoLite2-City` for example; control characters taken out.
@@ -115,16 +128,11 @@ impl Database {
     }
 
     /// Its ranges of that family, for [`super::ranges::merge`].
-    pub(super) fn ranges(&self, family: Family) -> DatabaseRanges<'_> {
-        DatabaseRanges {
-            database: self,
-            networks: self.networks(family),
-            located: Vec::with_capacity(BATCH_NETWORKS),
-            numbers: Numbers::new(self.tree().data().len()),
-            shared: Shared::default(),
-            seen_map: false,
-            seen_other: false,
-        }
+    pub(super) fn ranges<T: InRecord>(&self, family: Family) -> DatabaseRanges<'_, T> {
+        let mut known = mem::take(&mut *T::known(self).lock().unwrap_or_else(PoisonError::into_inner));
+        known.numbers.size_for(self.tree().data().len());
+        let located = Vec::with_capacity(BATCH_NETWORKS);
+        DatabaseRanges { database: self, networks: self.networks(family), located, known }
     }
 
     fn tree(&self) -> Tree<'_> {
@@ -166,87 +174,108 @@ const UNKNOWN: u32 = u32::MAX - 1;
 /// nearest cache.
 const BATCH_NETWORKS: usize = 64;
 
-/// The located ranges of a database.
-pub(super) struct DatabaseRanges<'a> {
-    database: &'a Database,
-    networks: Networks<'a>,
-    located: Vec<Located>,
+/// The records that were met: the networks of IPv6 have many of those of IPv4.
+#[derive(Default)]
+pub(super) struct Known<T: Datum> {
     /// The numbers of the data, or [`NOTHING`], by the offsets of the records.
     numbers: Numbers,
+    data: Interner<T>,
     shared: Shared,
     seen_map: bool,
     seen_other: bool,
 }
 
-impl DatabaseRanges<'_> {
+impl<T: InRecord> Known<T> {
     /// Decodes a record.
-    fn learn<T: InRecord>(&mut self, offset: u32, data: &mut Interner<T>) -> Result<u32, GeoError> {
-        let record = self.database.record(offset as usize, &mut self.shared)?;
+    fn learn(&mut self, database: &Database, offset: u32) -> Result<u32, GeoError> {
+        let record = database.record(offset as usize, &mut self.shared)?;
         self.seen_map |= record.is_map;
         self.seen_other |= !record.is_map;
         if self.seen_map && self.seen_other {
-            return Err(self.database.corrupt("its tree points into the middle of records"));
+            return Err(database.corrupt("its tree points into the middle of records"));
         }
-        let number = T::of(&record).map_or(NOTHING, |datum| data.intern(datum));
+        let number = T::of(&record).map_or(NOTHING, |datum| self.data.intern(datum));
         self.numbers.insert(offset, number);
         Ok(number)
     }
 }
 
-impl<T: InRecord> Ranges<T> for DatabaseRanges<'_> {
-    fn fetch(&mut self, data: &mut Interner<T>, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+/// The located ranges of a database.
+pub(super) struct DatabaseRanges<'a, T: InRecord> {
+    database: &'a Database,
+    networks: Networks<'a>,
+    located: Vec<Located>,
+    known: Known<T>,
+}
+
+impl<T: InRecord> Drop for DatabaseRanges<'_, T> {
+    fn drop(&mut self) {
+        *T::known(self.database).lock().unwrap_or_else(PoisonError::into_inner) = mem::take(&mut self.known);
+    }
+}
+
+impl<T: InRecord> Ranges<T> for DatabaseRanges<'_, T> {
+    fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+        let DatabaseRanges { database, networks, located, known } = self;
         batch.clear();
         while batch.is_empty() {
-            self.networks.fetch(&mut self.located, BATCH_NETWORKS).map_err(|reason| self.database.corrupt(reason))?;
-            if self.located.is_empty() {
+            networks.fetch(located, BATCH_NETWORKS).map_err(|reason| database.corrupt(reason))?;
+            if located.is_empty() {
                 break;
             }
             // Records in random order: waiting for memory is most of the work, so all are looked up in one tight loop that
             // lets the processor wait for many at once.
-            batch.extend(self.located.iter().map(|&Located { first, last, offset }| {
-                Range { first, last, id: self.numbers.get(offset) }
-            }));
-            for index in 0..batch.len() {
-                if batch[index].id == UNKNOWN {
-                    let offset = self.located[index].offset;
-                    batch[index].id = match self.numbers.get(offset) {
-                        UNKNOWN => self.learn(offset, data)?,
-                        number => number, // by an earlier one of the batch
-                    };
-                }
+            let range = |&Located { first, last, offset }| Range { first, last, id: known.numbers.get(offset) };
+            batch.extend(located.iter().map(range));
+            for (range, located) in batch.iter_mut().zip(&*located).filter(|(range, _)| range.id == UNKNOWN) {
+                range.id = match known.numbers.get(located.offset) {
+                    UNKNOWN => known.learn(database, located.offset)?,
+                    number => number, // by an earlier one of the batch
+                };
             }
             batch.retain(|range| range.id != NOTHING);
         }
         Ok(())
     }
+
+    fn data(&self) -> &[T] {
+        self.known.data.values()
+    }
 }
 
-/// Numbers by the offsets of records: a slot for each 16 bytes of the data section, which few records are shorter than.
+/// Numbers by the offsets of records: a slot for each so many bytes of the data section, which few records are shorter than.
+#[derive(Default)]
 struct Numbers {
-    /// The low four bits of the offset, then the number and two more; 0: free.
+    /// The place within these bytes in the low bits, above them the number and two more; 0: free.
     slots: Vec<u32>,
-    /// Of records that begin within the same 16 bytes as an earlier one, and numbers too large for a slot.
+    /// Of records that begin within the same slot as an earlier one, and numbers too large for a slot.
     others: HashMap<u32, u32>,
 }
 
+/// Those of a city database have 50 bytes.
+const SLOT_BYTES: u32 = 32;
+
 impl Numbers {
-    fn new(data_bytes: usize) -> Self {
-        Numbers { slots: vec![0; data_bytes / 16 + 1], others: HashMap::new() }
+    /// Makes room for the records of a data section of that size; nothing happens the second time.
+    fn size_for(&mut self, data_bytes: usize) {
+        if self.slots.is_empty() {
+            self.slots = vec![0; data_bytes / SLOT_BYTES as usize + 1];
+        }
     }
 
     /// [`UNKNOWN`] where none was inserted.
     #[inline]
     fn get(&self, offset: u32) -> u32 {
-        match self.slots.get(offset as usize / 16) {
-            Some(&slot) if slot % 16 == offset % 16 || slot == 0 => (slot / 16).wrapping_sub(2),
+        match self.slots.get((offset / SLOT_BYTES) as usize) {
+            Some(&slot) if slot % SLOT_BYTES == offset % SLOT_BYTES || slot == 0 => (slot / SLOT_BYTES).wrapping_sub(2),
             _ => self.others.get(&offset).copied().unwrap_or(UNKNOWN),
         }
     }
 
     fn insert(&mut self, offset: u32, number: u32) {
         let kept = number.wrapping_add(2);
-        match self.slots.get_mut(offset as usize / 16) {
-            Some(slot) if *slot == 0 && kept < 1 << 28 => *slot = kept * 16 + offset % 16,
+        match self.slots.get_mut((offset / SLOT_BYTES) as usize) {
+            Some(slot) if *slot == 0 && kept < u32::MAX / SLOT_BYTES => *slot = kept * SLOT_BYTES + offset % SLOT_BYTES,
             _ => {
                 self.others.insert(offset, number);
             }

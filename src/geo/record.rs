@@ -288,14 +288,14 @@ impl Number {
     /// What the next value is if it is read as a number. `depth` as in [`Field::decode`].
     #[inline]
     fn decode(at: &mut Cursor, keys: &mut Keys, depth: usize) -> Result<Number, String> {
-        let mut inside = *at;
-        if depth <= FIELD_DEPTH_MAX
-            && let Ok((Kind::Number(numeric), size)) = inside.head()
+        let before = *at;
+        let (kind, size, mut there) = at.value()?;
+        if let Kind::Number(numeric) = kind
+            && depth <= FIELD_DEPTH_MAX
         {
-            let number = inside.number(numeric, size)?;
-            *at = inside;
-            return Ok(Number::Value(number));
+            return Ok(Number::Value(there.as_mut().unwrap_or(at).number(numeric, size)?));
         }
+        *at = before;
         Ok(Field::decode(at, keys, depth)?.number)
     }
 

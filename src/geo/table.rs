@@ -225,6 +225,7 @@ impl Table {
             run: None,
             pieces: family.pieces(),
             ids: vec![None; self.places.len()],
+            data: Interner::default(),
         }
     }
 
@@ -367,21 +368,26 @@ pub(super) struct TableRanges<'a> {
     /// What is left of the pieces.
     pieces: &'static [special::Block],
     ids: Vec<Option<u32>>,
+    data: Interner<Place>,
 }
 
 /// Ranges handed on at a time.
 const BATCH_RANGES: usize = 64;
 
 impl Ranges<Place> for TableRanges<'_> {
-    fn fetch(&mut self, data: &mut Interner<Place>, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+    fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError> {
         batch.clear();
-        batch.extend(std::iter::from_fn(|| self.next(data)).take(BATCH_RANGES));
+        batch.extend(std::iter::from_fn(|| self.next()).take(BATCH_RANGES));
         Ok(())
+    }
+
+    fn data(&self) -> &[Place] {
+        self.data.values()
     }
 }
 
 impl TableRanges<'_> {
-    fn next(&mut self, data: &mut Interner<Place>) -> Option<Range> {
+    fn next(&mut self) -> Option<Range> {
         loop {
             let Some((first, last, cell)) = self.run.take() else {
                 let (first, last, cell) = self.runs.next()?;
@@ -405,7 +411,7 @@ impl TableRanges<'_> {
             }
             let table = self.table;
             let Some(place) = table.places[usize::from(cell)] else { continue };
-            let id = *self.ids[usize::from(cell)].get_or_insert_with(|| data.intern(place));
+            let id = *self.ids[usize::from(cell)].get_or_insert_with(|| self.data.intern(place));
             return Some(Range { first: first.max(piece_first), last: last.min(piece_last), id });
         }
     }

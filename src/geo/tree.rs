@@ -62,7 +62,8 @@ impl<'d> Tree<'d> {
     fn children(&self, node: u32) -> Result<(u32, u32), &'static str> {
         let start = node as usize * self.node_bytes;
         // Eight bytes, whatever the size of a node: data follow the tree.
-        let bytes = self.bytes.get(start..).and_then(|rest| rest.first_chunk()).ok_or("its search tree is cut short")?;
+        let bytes =
+            self.bytes.get(start..).and_then(|rest| rest.first_chunk()).ok_or("its search tree is cut short")?;
         let bits = u64::from_be_bytes(*bytes);
         Ok(match self.node_bytes {
             7 => ((bits >> 12 & 0xf00_0000 | bits >> 40) as u32, (bits >> 8) as u32 & 0x0fff_ffff),
