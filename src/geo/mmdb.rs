@@ -267,7 +267,7 @@ impl Numbers {
     #[inline]
     fn get(&self, offset: u32) -> u32 {
         match self.slots.get((offset / SLOT_BYTES) as usize) {
-            Some(&slot) if slot % SLOT_BYTES == offset % SLOT_BYTES || slot == 0 => (slot / SLOT_BYTES).wrapping_sub(2),
+            Some(&slot) if slot != 0 && slot % SLOT_BYTES == offset % SLOT_BYTES => (slot / SLOT_BYTES).wrapping_sub(2),
             _ => self.others.get(&offset).copied().unwrap_or(UNKNOWN),
         }
     }
@@ -279,6 +279,26 @@ impl Numbers {
             _ => {
                 self.others.insert(offset, number);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_whatever_shares_their_slot() {
+        let mut numbers = Numbers::default();
+        numbers.size_for(100);
+        let known =
+            [(0, NOTHING), (31, 0), (32, 1), (40, 2), (64, u32::MAX / SLOT_BYTES), (70, 3), (99, 4), (5_000, 5)];
+        known.iter().for_each(|&(offset, number)| numbers.insert(offset, number));
+        for (offset, number) in known {
+            assert_eq!(numbers.get(offset), number, "{offset}");
+        }
+        for offset in [1, 33, 65, 98, 101, 5_001, u32::MAX] {
+            assert_eq!(numbers.get(offset), UNKNOWN, "{offset}");
         }
     }
 }

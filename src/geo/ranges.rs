@@ -290,6 +290,16 @@ mod tests {
     }
 
     #[test]
+    fn data_of_an_earlier_walk_are_numbered_anew() {
+        let mut known = Interner::default();
+        [7, 8, 9].map(|value| known.intern(value));
+        let stream = Box::new(Fixed(vec![(6, 9, 8), (0, 5, 9)], known));
+        let mut out = Vec::new();
+        merge(vec![stream], &mut |first, last, id, value: &u32| out.push((first, last, id, *value))).unwrap();
+        assert_eq!(out, [(0, 5, 0, 9), (6, 9, 1, 8)]);
+    }
+
+    #[test]
     fn data_that_never_appear_take_no_number() {
         assert_eq!(merged(&[&[(0, 9, 1)], &[(5, 6, 2), (20, 21, 3)]]), [(0, 9, 0, 1), (20, 21, 1, 3)]);
     }
