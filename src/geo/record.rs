@@ -167,14 +167,14 @@ impl Shared {
 }
 
 /// Keys that were read, by where they stand.
-struct Keys([(usize, Key); KEYS]);
+struct Keys(Box<[(usize, Key); KEYS]>);
 
 /// So many times as records have that hardly any two want the same slot.
-const KEYS: usize = 1024;
+const KEYS: usize = 512;
 
 impl Default for Keys {
     fn default() -> Self {
-        Keys([(usize::MAX, Key::Other); KEYS])
+        Keys(Box::new([(usize::MAX, Key::Other); KEYS]))
     }
 }
 
