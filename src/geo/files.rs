@@ -17,7 +17,7 @@ use crate::sys::memory::prefer_large_pages;
 
 /// A data file in memory.
 pub(super) enum Source {
-    Database(Database),
+    Database(Box<Database>),
     Table(Table),
 }
 
@@ -28,7 +28,7 @@ impl Source {
         Ok(if bytes.starts_with(&MAGIC[..7]) {
             Source::Table(Table::parse(path, &bytes)?)
         } else {
-            Source::Database(Database::new(path, bytes)?)
+            Source::Database(Box::new(Database::new(path, bytes)?))
         })
     }
 }

@@ -292,7 +292,9 @@ mod tests {
     #[test]
     fn data_of_an_earlier_walk_are_numbered_anew() {
         let mut known = Interner::default();
-        [7, 8, 9].map(|value| known.intern(value));
+        for value in [7, 8, 9] {
+            known.intern(value);
+        }
         let stream = Box::new(Fixed(vec![(6, 9, 8), (0, 5, 9)], known));
         let mut out = Vec::new();
         merge(vec![stream], &mut |first, last, id, value: &u32| out.push((first, last, id, *value))).unwrap();
