@@ -13,7 +13,6 @@ use super::{
     ranges::Family,
     table::{MAGIC, Table},
 };
-use crate::sys::memory::prefer_large_pages;
 
 /// A data file in memory.
 pub(super) enum Source {
@@ -39,7 +38,6 @@ fn open(path: &Path) -> Result<File, GeoError> {
 
 fn whole(mut file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize);
-    prefer_large_pages(bytes.spare_capacity_mut());
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
