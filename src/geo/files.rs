@@ -17,7 +17,7 @@ use super::{
 /// A data file in memory.
 pub(super) enum Source {
     Database(Box<Database>),
-    Table(Table),
+    Table(Box<Table>),
 }
 
 impl Source {
@@ -25,7 +25,7 @@ impl Source {
     fn read(path: &Path, file: &File) -> Result<Self, GeoError> {
         let bytes = whole(file).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
         Ok(if bytes.starts_with(&MAGIC[..7]) {
-            Source::Table(Table::parse(path, &bytes)?)
+            Source::Table(Box::new(Table::parse(path, &bytes)?))
         } else {
             Source::Database(Box::new(Database::new(path, bytes)?))
         })
