@@ -69,11 +69,13 @@ impl<'d> Cursor<'d> {
         }
     }
 
-    /// Where the next value's content is if it is a pointer: one place for all that share it. The cursor stays.
-    pub(super) fn shared(&self) -> Option<usize> {
+    /// Where the next value's content is if it is a pointer, one place for all that share it, and this cursor after the pointer.
+    #[inline]
+    pub(super) fn shared(&self) -> Option<(usize, Cursor<'d>)> {
         let control = self.data.get(self.at).filter(|control| **control >> 5 == 1)?;
-        match (Cursor { data: self.data, at: self.at + 1 }).pointer(*control) {
-            Ok(Head::Pointer(at)) => Some(at),
+        let mut after = Cursor { data: self.data, at: self.at + 1 };
+        match after.pointer(*control) {
+            Ok(Head::Pointer(at)) => Some((at, after)),
             _ => None,
         }
     }
@@ -100,6 +102,9 @@ impl<'d> Cursor<'d> {
             (Numeric::Float, &[a, b, c, d]) => Ok(f32::from_be_bytes([a, b, c, d]).into()),
             (Numeric::Float, &[a, b, c, d, e, f, g, h]) => Ok(f64::from_be_bytes([a, b, c, d, e, f, g, h])),
             (Numeric::Signed, &[a, b, c, d]) => Ok(i32::from_be_bytes([a, b, c, d]).into()),
+            (Numeric::Unsigned, bytes) if bytes.len() <= 8 => {
+                Ok(bytes.iter().fold(0u64, |number, &byte| number << 8 | u64::from(byte)) as f64)
+            }
             (Numeric::Unsigned | Numeric::Signed, bytes) if bytes.len() <= 16 => {
                 Ok(bytes.iter().fold(0u128, |number, &byte| number << 8 | u128::from(byte)) as f64)
             }
@@ -108,8 +113,13 @@ impl<'d> Cursor<'d> {
     }
 
     /// Steps over the next value.
+    #[inline]
     pub(super) fn skip(&mut self) -> Result<(), &'static str> {
-        self.skip_values(1)
+        match self.shared() {
+            Some((_, after)) => *self = after,
+            None => self.skip_values(1)?,
+        }
+        Ok(())
     }
 
     /// Steps over the content of a value whose head has been read.
@@ -192,13 +202,9 @@ impl<'d> Cursor<'d> {
             None => Cursor { ..*self }.big_endian(bytes)?,
         };
         self.at += bytes;
-        let high = usize::from(control & 7);
-        Ok(Head::Pointer(match bytes {
-            1 => high << 8 | low,
-            2 => 2048 + (high << 16 | low),
-            3 => 526_336 + (high << 24 | low),
-            _ => low,
-        }))
+        // Without a branch: which of the four it is cannot be foreseen.
+        let high = usize::from(control & 7) << (8 * bytes);
+        Ok(Head::Pointer(POINTER_BASE[bytes - 1] + (high & POINTER_HIGH[bytes - 1] | low)))
     }
 
     #[inline]
@@ -220,6 +226,11 @@ impl<'d> Cursor<'d> {
         Ok(taken)
     }
 }
+
+/// What is added to a pointer, by the number of its bytes after the first, less one.
+const POINTER_BASE: [usize; 4] = [0, 2048, 526_336, 0];
+/// Which bits of it the first byte may have.
+const POINTER_HIGH: [usize; 4] = [usize::MAX, usize::MAX, usize::MAX, 0];
 
 /// Bytes after a pointer's first.
 fn pointer_bytes(control: u8) -> usize {

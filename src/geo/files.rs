@@ -16,8 +16,8 @@ use super::{
 
 /// A data file in memory.
 pub(super) enum Source {
-    Database(Database),
-    Table(Table),
+    Database(Box<Database>),
+    Table(Box<Table>),
 }
 
 impl Source {
@@ -25,9 +25,9 @@ impl Source {
     fn read(path: &Path, file: &File) -> Result<Self, GeoError> {
         let bytes = whole(file).map_err(|source| GeoError::Unreadable { path: path.to_owned(), source })?;
         Ok(if bytes.starts_with(&MAGIC[..7]) {
-            Source::Table(Table::parse(path, &bytes)?)
+            Source::Table(Box::new(Table::parse(path, &bytes)?))
         } else {
-            Source::Database(Database::new(path, bytes)?)
+            Source::Database(Box::new(Database::new(path, bytes)?))
         })
     }
 }

@@ -47,7 +47,7 @@ impl Locations {
         Ok(Locations { files })
     }
 
-    /// Walks everything once and fails where a walk would. A city database takes about half a second.
+    /// Walks everything once and fails where a walk would. A city database takes about a quarter of a second.
     pub fn verify(&self) -> Result<Coverage, GeoError> {
         let mut coverage = Coverage::default();
         self.walk_v4(&mut |_, _, _, _| coverage.v4_ranges += 1)?;

@@ -2,17 +2,15 @@
 //! replaced under a running server. Whatever is wrong with it becomes an error that names it, a panic of the library
 //! included.
 //!
-//! The library reads metadata and finds single addresses. The search tree is walked here, piece by piece of the address space
-//! that is not special-purpose: the library's iterator took four to five times as long (0.33 s against 0.07 s for the IPv4 tree of a
-//! city database). Each distinct record is decoded once, and of it the few fields that are needed (see `record`): through the
-//! library that was two fifths of all the work of a start.
+//! The library reads metadata and finds single addresses. The search tree is walked here (see `tree`): the library's iterator took
+//! four to five times as long. Each distinct record is decoded once, and of it the few fields that are needed (see `record`).
 
 use std::{
+    mem,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    slice,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use hashbrown::HashMap;
@@ -23,7 +21,7 @@ use super::{
     place::Place,
     ranges::{Datum, Family, Interner, Range, Ranges},
     record::{Record, Shared},
-    special,
+    tree::{Located, Networks, Tree},
 };
 
 /// An open file.
@@ -32,6 +30,8 @@ pub(super) struct Database {
     /// The whole file; the reader has it too.
     bytes: Bytes,
     reader: Reader<Bytes>,
+    places: Mutex<Known<Place>>,
+    as_numbers: Mutex<Known<u32>>,
 }
 
 /// A file's content with two owners.
@@ -48,11 +48,18 @@ impl AsRef<[u8]> for Bytes {
 pub(super) trait InRecord: Datum {
     /// The datum, `None` where the record lacks it.
     fn of(record: &Record) -> Option<Self>;
+
+    /// What earlier walks of a database have met. Whoever walks takes it and brings it back.
+    fn known(database: &Database) -> &Mutex<Known<Self>>;
 }
 
 impl InRecord for Place {
     fn of(record: &Record) -> Option<Place> {
         record.place()
+    }
+
+    fn known(database: &Database) -> &Mutex<Known<Place>> {
+        &database.places
     }
 }
 
@@ -61,10 +68,14 @@ impl InRecord for u32 {
     fn of(record: &Record) -> Option<u32> {
         record.asn
     }
+
+    fn known(database: &Database) -> &Mutex<Known<u32>> {
+        &database.as_numbers
+    }
 }
 
-/// How many batches of networks of a file are looked at to tell what it holds.
-const SAMPLE_BATCHES: usize = 8;
+/// How many networks of a file are looked at to tell what it holds.
+const SAMPLE_NETWORKS: usize = 512;
 
 impl Database {
     /// Checks the layout (marker, metadata, sizes) of `bytes`, the content of `path`. Records are checked as they are
@@ -74,7 +85,8 @@ impl Database {
         let opened =
             guarded(|| Reader::from_source(bytes.clone())).and_then(|opened| opened.map_err(|e| e.to_string()));
         let reader = opened.map_err(|reason| GeoError::Corrupt { path: path.to_owned(), reason })?;
-        Ok(Database { path: path.to_owned(), bytes, reader })
+        let (places, as_numbers) = (Mutex::default(), Mutex::default());
+        Ok(Database { path: path.to_owned(), bytes, reader, places, as_numbers })
     }
 
     /// What the publisher calls it, `GeoLite2-City` for example; control characters taken out.
@@ -90,7 +102,7 @@ impl Database {
     /// True when it has a network of that family.
     pub(super) fn has(&self, family: Family) -> Result<bool, GeoError> {
         let mut batch = Vec::new();
-        Networks::new(self, family).fetch(&mut batch)?;
+        self.networks(family).fetch(&mut batch, 1).map_err(|reason| self.corrupt(reason))?;
         Ok(!batch.is_empty())
     }
 
@@ -98,13 +110,9 @@ impl Database {
     pub(super) fn sample(&self) -> Result<Vec<Record>, GeoError> {
         let (mut records, mut batch, mut shared) = (Vec::new(), Vec::new(), Shared::default());
         for family in [Family::V4, Family::V6] {
-            let mut networks = Networks::new(self, family);
-            for _ in 0..SAMPLE_BATCHES {
-                networks.fetch(&mut batch)?;
-                batch.dedup_by_key(|located| located.offset);
-                for located in &batch {
-                    records.push(self.record(located.offset as usize, &mut shared)?);
-                }
+            self.networks(family).fetch(&mut batch, SAMPLE_NETWORKS).map_err(|reason| self.corrupt(reason))?;
+            for located in &batch {
+                records.push(self.record(located.offset as usize, &mut shared)?);
             }
         }
         Ok(records)
@@ -120,26 +128,25 @@ impl Database {
     }
 
     /// Its ranges of that family, for [`super::ranges::merge`].
-    pub(super) fn ranges(&self, family: Family) -> DatabaseRanges<'_> {
-        DatabaseRanges {
-            database: self,
-            networks: Networks::new(self, family),
-            batch: Vec::with_capacity(BATCH_NETWORKS),
-            ids: Vec::with_capacity(BATCH_NETWORKS),
-            at: 0,
-            known: HashMap::new(),
-            shared: Shared::default(),
-            seen_map: false,
-            seen_other: false,
-        }
+    pub(super) fn ranges<T: InRecord>(&self, family: Family) -> DatabaseRanges<'_, T> {
+        let mut known = mem::take(&mut *T::known(self).lock().unwrap_or_else(PoisonError::into_inner));
+        known.numbers.size_for(self.tree().data().len());
+        let located = Vec::with_capacity(BATCH_NETWORKS);
+        DatabaseRanges { database: self, networks: self.networks(family), located, known }
+    }
+
+    fn tree(&self) -> Tree<'_> {
+        let metadata = self.reader.metadata();
+        Tree::new(&self.bytes.0, metadata.node_count, metadata.record_size, metadata.ip_version == 4)
+    }
+
+    fn networks(&self, family: Family) -> Networks<'_> {
+        Networks::new(self.tree(), family)
     }
 
     /// The record at an offset of the data section.
     fn record(&self, offset: usize, shared: &mut Shared) -> Result<Record, GeoError> {
-        let metadata = self.reader.metadata();
-        let tree_bytes = metadata.node_count as usize * (usize::from(metadata.record_size) / 4);
-        let data = self.bytes.0.get(tree_bytes + SEPARATOR_BYTES as usize..).unwrap_or_default();
-        Record::decode(data, offset, shared).map_err(|reason| self.corrupt(reason))
+        Record::decode(self.tree().data(), offset, shared).map_err(|reason| self.corrupt(reason))
     }
 
     /// Turns what the library says, or its panic, into this file's error.
@@ -157,15 +164,6 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the reader gave up on it".to_owned())
 }
 
-/// A network that has a record.
-#[derive(Clone, Copy)]
-struct Located {
-    first: u128,
-    last: u128,
-    /// Of the record in the data section.
-    offset: u32,
-}
-
 /// In place of a number of a datum: the record has none.
 const NOTHING: u32 = u32::MAX;
 
@@ -176,160 +174,131 @@ const UNKNOWN: u32 = u32::MAX - 1;
 /// nearest cache.
 const BATCH_NETWORKS: usize = 64;
 
-/// Zero bytes between the tree and the data section, counted as part of the data in the tree's numbers.
-const SEPARATOR_BYTES: u32 = 16;
-
-/// The networks that have a record, in the address space that is not special-purpose.
-struct Networks<'a> {
-    database: &'a Database,
-    node_count: u32,
-    node_bytes: usize,
-    pieces: slice::Iter<'static, special::Block>,
-    /// What is left of the current piece: node or leaf, its first address, and the mask of its host bits.
-    stack: Vec<(u32, u128, u128)>,
-    /// A sound tree is entered once at each node. One that shares branches among a few prefixes is entered a few times as
-    /// often; one that is knotted up to 2^128 times.
-    visits_left: u64,
-}
-
-impl<'a> Networks<'a> {
-    fn new(database: &'a Database, family: Family) -> Self {
-        let metadata = database.reader.metadata();
-        let skip = family == Family::V6 && metadata.ip_version == 4;
-        Networks {
-            database,
-            node_count: metadata.node_count,
-            node_bytes: usize::from(metadata.record_size) / 4,
-            pieces: if skip { &[] } else { family.pieces() }.iter(),
-            stack: Vec::new(),
-            visits_left: 8 * u64::from(metadata.node_count),
-        }
-    }
-
-    /// Replaces the content of `batch` by the next networks; at the end of the tree by none.
-    fn fetch(&mut self, batch: &mut Vec<Located>) -> Result<(), GeoError> {
-        batch.clear();
-        while batch.len() < BATCH_NETWORKS {
-            let Some((mut node, first, mut hosts)) = self.stack.pop() else {
-                let Some(&(first, last)) = self.pieces.next() else { break };
-                let entry = self.entry(first, last)?;
-                self.stack.push((entry, first, last - first));
-                continue;
-            };
-            // Down the left branches; the right ones wait.
-            while node < self.node_count {
-                let visits_left = self.visits_left.checked_sub(1).filter(|_| hosts != 0);
-                self.visits_left =
-                    visits_left.ok_or_else(|| self.database.corrupt("its search tree runs in circles"))?;
-                let (left, right) = self.children(node)?;
-                hosts >>= 1;
-                self.stack.push((right, first + hosts + 1, hosts));
-                node = left;
-            }
-            if node > self.node_count {
-                let offset = (node - self.node_count).checked_sub(SEPARATOR_BYTES);
-                let offset =
-                    offset.ok_or_else(|| self.database.corrupt("its search tree points between tree and data"))?;
-                batch.push(Located { first, last: first + hosts, offset });
-            }
-        }
-        Ok(())
-    }
-
-    /// The node or leaf of a piece. A leaf may stand for more than the piece.
-    fn entry(&self, first: u128, last: u128) -> Result<u32, GeoError> {
-        let length = (last - first).leading_zeros();
-        // IPv4 is the branch ::/96 of an IPv6 tree, and the low 32 bits here: the same 128 bits lead to it.
-        let skipped = if self.database.reader.metadata().ip_version == 4 { 96 } else { 0 };
-        let mut node = 0;
-        for depth in skipped..length {
-            if node >= self.node_count {
-                break;
-            }
-            let (left, right) = self.children(node)?;
-            node = if first >> (127 - depth) & 1 == 0 { left } else { right };
-        }
-        Ok(node)
-    }
-
-    fn children(&self, node: u32) -> Result<(u32, u32), GeoError> {
-        let start = node as usize * self.node_bytes;
-        let cut_short = || self.database.corrupt("its search tree is cut short");
-        let bytes = self.database.bytes.0.get(start..start + self.node_bytes).ok_or_else(cut_short)?;
-        Ok(match *bytes {
-            [a, b, c, d, e, f] => (u32::from_be_bytes([0, a, b, c]), u32::from_be_bytes([0, d, e, f])),
-            [a, b, c, both, d, e, f] => {
-                (u32::from_be_bytes([both >> 4, a, b, c]), u32::from_be_bytes([both & 0xf, d, e, f]))
-            }
-            [a, b, c, d, e, f, g, h] => (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])),
-            _ => return Err(self.database.corrupt("a record size other than 24, 28 and 32 bits")),
-        })
-    }
-}
-
-/// The located ranges of a database.
-pub(super) struct DatabaseRanges<'a> {
-    database: &'a Database,
-    networks: Networks<'a>,
-    batch: Vec<Located>,
-    /// For each network of the batch the number of its datum, or [`NOTHING`].
-    ids: Vec<u32>,
-    /// The next of the batch.
-    at: usize,
-    /// The same by record offset, for all records met.
-    known: HashMap<u32, u32>,
+/// The records that were met: the networks of IPv6 have many of those of IPv4.
+#[derive(Default)]
+pub(super) struct Known<T: Datum> {
+    /// The numbers of the data, or [`NOTHING`], by the offsets of the records.
+    numbers: Numbers,
+    data: Interner<T>,
     shared: Shared,
     seen_map: bool,
     seen_other: bool,
 }
 
-impl DatabaseRanges<'_> {
-    /// Fetches the next batch and numbers its data; false at the end.
-    fn advance<T: InRecord>(&mut self, data: &mut Interner<T>) -> Result<bool, GeoError> {
-        self.networks.fetch(&mut self.batch)?;
-        // Half a million records in random order: waiting for memory is most of the work, so all are looked up in one
-        // tight loop that lets the processor wait for many at once.
-        self.ids.clear();
-        self.ids.extend(self.batch.iter().map(|located| self.known.get(&located.offset).copied().unwrap_or(UNKNOWN)));
-        for index in 0..self.batch.len() {
-            if self.ids[index] == UNKNOWN {
-                self.ids[index] = self.learn(index, data)?;
-            }
-        }
-        self.at = 0;
-        Ok(!self.batch.is_empty())
-    }
-
-    /// Decodes a record that was not met before this batch.
-    fn learn<T: InRecord>(&mut self, index: usize, data: &mut Interner<T>) -> Result<u32, GeoError> {
-        let located = &self.batch[index];
-        if let Some(&id) = self.known.get(&located.offset) {
-            return Ok(id);
-        }
-        let record = self.database.record(located.offset as usize, &mut self.shared)?;
+impl<T: InRecord> Known<T> {
+    /// Decodes a record.
+    fn learn(&mut self, database: &Database, offset: u32) -> Result<u32, GeoError> {
+        let record = database.record(offset as usize, &mut self.shared)?;
         self.seen_map |= record.is_map;
         self.seen_other |= !record.is_map;
         if self.seen_map && self.seen_other {
-            return Err(self.database.corrupt("its tree points into the middle of records"));
+            return Err(database.corrupt("its tree points into the middle of records"));
         }
-        let id = T::of(&record).map_or(NOTHING, |datum| data.intern(datum));
-        self.known.insert(located.offset, id);
-        Ok(id)
+        let number = T::of(&record).map_or(NOTHING, |datum| self.data.intern(datum));
+        self.numbers.insert(offset, number);
+        Ok(number)
     }
 }
 
-impl<T: InRecord> Ranges<T> for DatabaseRanges<'_> {
-    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError> {
-        loop {
-            if self.at == self.batch.len() && !self.advance(data)? {
-                return Ok(None);
+/// The located ranges of a database.
+pub(super) struct DatabaseRanges<'a, T: InRecord> {
+    database: &'a Database,
+    networks: Networks<'a>,
+    located: Vec<Located>,
+    known: Known<T>,
+}
+
+impl<T: InRecord> Drop for DatabaseRanges<'_, T> {
+    fn drop(&mut self) {
+        *T::known(self.database).lock().unwrap_or_else(PoisonError::into_inner) = mem::take(&mut self.known);
+    }
+}
+
+impl<T: InRecord> Ranges<T> for DatabaseRanges<'_, T> {
+    fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+        let DatabaseRanges { database, networks, located, known } = self;
+        batch.clear();
+        while batch.is_empty() {
+            networks.fetch(located, BATCH_NETWORKS).map_err(|reason| database.corrupt(reason))?;
+            if located.is_empty() {
+                break;
             }
-            let Located { first, last, .. } = self.batch[self.at];
-            let id = self.ids[self.at];
-            self.at += 1;
-            if id != NOTHING {
-                return Ok(Some(Range { first, last, id }));
+            // Records in random order: waiting for memory is most of the work, so all are looked up in one tight loop that
+            // lets the processor wait for many at once.
+            let range = |&Located { first, last, offset }| Range { first, last, id: known.numbers.get(offset) };
+            batch.extend(located.iter().map(range));
+            for (range, located) in batch.iter_mut().zip(&*located).filter(|(range, _)| range.id == UNKNOWN) {
+                range.id = match known.numbers.get(located.offset) {
+                    UNKNOWN => known.learn(database, located.offset)?,
+                    number => number, // by an earlier one of the batch
+                };
             }
+            batch.retain(|range| range.id != NOTHING);
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> &[T] {
+        self.known.data.values()
+    }
+}
+
+/// Numbers by the offsets of records: a slot for each so many bytes of the data section, which few records are shorter than.
+#[derive(Default)]
+struct Numbers {
+    /// The place within these bytes in the low bits, above them the number and two more; 0: free.
+    slots: Vec<u32>,
+    /// Of records that begin within the same slot as an earlier one, and numbers too large for a slot.
+    others: HashMap<u32, u32>,
+}
+
+/// Those of a city database have 50 bytes.
+const SLOT_BYTES: u32 = 32;
+
+impl Numbers {
+    /// Makes room for the records of a data section of that size; nothing happens the second time.
+    fn size_for(&mut self, data_bytes: usize) {
+        if self.slots.is_empty() {
+            self.slots = vec![0; data_bytes / SLOT_BYTES as usize + 1];
+        }
+    }
+
+    /// [`UNKNOWN`] where none was inserted.
+    #[inline]
+    fn get(&self, offset: u32) -> u32 {
+        match self.slots.get((offset / SLOT_BYTES) as usize) {
+            Some(&slot) if slot != 0 && slot % SLOT_BYTES == offset % SLOT_BYTES => (slot / SLOT_BYTES).wrapping_sub(2),
+            _ => self.others.get(&offset).copied().unwrap_or(UNKNOWN),
+        }
+    }
+
+    fn insert(&mut self, offset: u32, number: u32) {
+        let kept = number.wrapping_add(2);
+        match self.slots.get_mut((offset / SLOT_BYTES) as usize) {
+            Some(slot) if *slot == 0 && kept < u32::MAX / SLOT_BYTES => *slot = kept * SLOT_BYTES + offset % SLOT_BYTES,
+            _ => {
+                self.others.insert(offset, number);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_whatever_shares_their_slot() {
+        let mut numbers = Numbers::default();
+        numbers.size_for(100);
+        let known =
+            [(0, NOTHING), (31, 0), (32, 1), (40, 2), (64, u32::MAX / SLOT_BYTES), (70, 3), (99, 4), (5_000, 5)];
+        known.iter().for_each(|&(offset, number)| numbers.insert(offset, number));
+        for (offset, number) in known {
+            assert_eq!(numbers.get(offset), number, "{offset}");
+        }
+        for offset in [1, 33, 65, 98, 101, 5_001, u32::MAX] {
+            assert_eq!(numbers.get(offset), UNKNOWN, "{offset}");
         }
     }
 }

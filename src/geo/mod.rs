@@ -16,6 +16,7 @@ mod ranges;
 mod record;
 pub mod special;
 mod table;
+mod tree;
 
 pub use asn::AsnTable;
 pub use error::GeoError;

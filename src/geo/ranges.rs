@@ -25,7 +25,7 @@ impl Family {
 }
 
 /// What a range stands for: a place, an AS number.
-pub(super) trait Datum: Copy {
+pub(super) trait Datum: Copy + Default {
     /// A number that is equal for equal data, and for those alone.
     fn key(&self) -> u128;
 }
@@ -63,9 +63,16 @@ pub(super) struct Interner<T: Datum> {
     values: Vec<T>,
 }
 
-impl<T: Datum> Interner<T> {
-    pub(super) fn new() -> Self {
+impl<T: Datum> Default for Interner<T> {
+    fn default() -> Self {
         Interner { numbers: HashTable::new(), hasher: DefaultHashBuilder::default(), values: Vec::new() }
+    }
+}
+
+impl<T: Datum> Interner<T> {
+    /// The data, by their numbers.
+    pub(super) fn values(&self) -> &[T] {
+        &self.values
     }
 
     /// The number of that datum.
@@ -91,8 +98,42 @@ impl<T: Datum> Interner<T> {
 
 /// The located ranges of one file, ascending and disjoint; gaps and special-purpose ranges are left out.
 pub(super) trait Ranges<T: Datum> {
-    /// The next range, `None` at the end; an error condemns the file.
-    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError>;
+    /// Replaces the content of `batch` by the next ranges, by none at the end; an error condemns the file.
+    fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError>;
+
+    /// The data of the ranges so far, by their numbers; distinct.
+    fn data(&self) -> &[T];
+}
+
+/// Ranges that are taken one by one, with numbers that hold for several streams.
+struct Stream<'a, T> {
+    ranges: Box<dyn Ranges<T> + 'a>,
+    batch: Vec<Range>,
+    at: usize,
+    /// From the stream's number of a datum to that number, [`NOT_YET`].
+    numbers: Vec<u32>,
+}
+
+/// No number yet.
+const NOT_YET: u32 = u32::MAX;
+
+impl<T: Datum> Stream<'_, T> {
+    fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError> {
+        if self.at == self.batch.len() {
+            self.ranges.fetch(&mut self.batch)?;
+            self.at = 0;
+        }
+        let Some(mut next) = self.batch.get(self.at).copied() else { return Ok(None) };
+        self.at += 1;
+        let own = self.ranges.data();
+        self.numbers.resize(own.len(), NOT_YET);
+        let number = &mut self.numbers[next.id as usize];
+        if *number == NOT_YET {
+            *number = data.intern(own[next.id as usize]);
+        }
+        next.id = *number;
+        Ok(Some(next))
+    }
 }
 
 /// Receives the merged ranges: first address, last address, number of the datum, the datum.
@@ -101,38 +142,40 @@ pub(super) type Each<'a, T> = dyn FnMut(u128, u128, u32, &T) + 'a;
 /// Merges the streams, the earlier one winning, and hands on the ranges: ascending, disjoint, neighbours with equal data
 /// joined; data numbered densely from 0 in the order of their appearance.
 pub(super) fn merge<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut Each<'_, T>) -> Result<(), GeoError> {
-    let mut data = Interner::new();
-    let mut heads = Vec::with_capacity(streams.len());
-    for mut stream in streams {
+    match <[_; 1]>::try_from(streams) {
+        Ok([mut only]) => {
+            // Where nothing was known before, data are numbered as they appear.
+            let numbers = (!only.data().is_empty()).then(Vec::new);
+            let mut out = Joiner { pending: None, numbers, numbered: 0 };
+            let mut batch = Vec::new();
+            loop {
+                only.fetch(&mut batch)?;
+                let data = only.data();
+                if batch.is_empty() {
+                    out.flush(data, each);
+                    return Ok(());
+                }
+                batch.iter().for_each(|range| out.push(*range, data, each));
+            }
+        }
+        Err(streams) => layer(streams, each),
+    }
+}
+
+/// A stream and the range that it has come to.
+type Head<'a, T> = (Range, Stream<'a, T>);
+
+/// At every address the first of the streams that has it.
+fn layer<T: Datum>(streams: Vec<Box<dyn Ranges<T> + '_>>, each: &mut Each<'_, T>) -> Result<(), GeoError> {
+    let mut out = Joiner { pending: None, numbers: Some(Vec::new()), numbered: 0 };
+    let mut data = Interner::default();
+    let mut heads: Vec<Head<'_, T>> = Vec::with_capacity(streams.len());
+    for ranges in streams {
+        let mut stream = Stream { ranges, batch: Vec::new(), at: 0, numbers: Vec::new() };
         if let Some(head) = stream.next(&mut data)? {
             heads.push((head, stream));
         }
     }
-    // Data of a single stream are interned as they appear. With several a datum may be met and never seen.
-    let renumber = (heads.len() > 1).then(Vec::new);
-    let mut out = Joiner { pending: None, renumber, numbered: 0 };
-    if let [(head, stream)] = &mut heads[..] {
-        out.push(*head, &data.values, each);
-        while let Some(next) = stream.next(&mut data)? {
-            out.push(next, &data.values, each);
-        }
-    } else {
-        layer(heads, &mut data, &mut out, each)?;
-    }
-    out.flush(&data.values, each);
-    Ok(())
-}
-
-/// A stream and the range that it has come to.
-type Head<'a, T> = (Range, Box<dyn Ranges<T> + 'a>);
-
-/// At every address the first of the streams that has it.
-fn layer<T: Datum>(
-    mut heads: Vec<Head<'_, T>>,
-    data: &mut Interner<T>,
-    out: &mut Joiner,
-    each: &mut Each<'_, T>,
-) -> Result<(), GeoError> {
     let mut at = 0;
     while !heads.is_empty() {
         let mut index = 0;
@@ -140,7 +183,7 @@ fn layer<T: Datum>(
             let (head, stream) = &mut heads[index];
             if head.last >= at {
                 index += 1;
-            } else if let Some(next) = stream.next(data)? {
+            } else if let Some(next) = stream.next(&mut data)? {
                 *head = next;
             } else {
                 heads.remove(index); // the order is the priority
@@ -157,14 +200,15 @@ fn layer<T: Datum>(
         let Some(next) = last.checked_add(1) else { break };
         at = next;
     }
+    out.flush(&data.values, each);
     Ok(())
 }
 
-/// Joins neighbours and numbers the data as they appear.
+/// Joins neighbours and numbers the data as they appear: a datum may be met and never seen, or be known from another walk.
 struct Joiner {
     pending: Option<Range>,
-    /// From the interner's number to the one handed out, `u32::MAX`: not yet; `None`: they are the same.
-    renumber: Option<Vec<u32>>,
+    /// From the number of a datum so far to the one handed out, [`NOT_YET`]; `None`: they are the same.
+    numbers: Option<Vec<u32>>,
     numbered: u32,
 }
 
@@ -183,12 +227,12 @@ impl Joiner {
     fn flush<T: Datum>(&mut self, values: &[T], each: &mut Each<'_, T>) {
         let Some(range) = self.pending.take() else { return };
         let mut number = range.id;
-        if let Some(numbers) = &mut self.renumber {
+        if let Some(numbers) = &mut self.numbers {
             if numbers.len() < values.len() {
-                numbers.resize(values.len(), u32::MAX);
+                numbers.resize(values.len(), NOT_YET);
             }
             let known = &mut numbers[range.id as usize];
-            if *known == u32::MAX {
+            if *known == NOT_YET {
                 *known = self.numbered;
                 self.numbered += 1;
             }
@@ -202,11 +246,18 @@ impl Joiner {
 mod tests {
     use super::*;
 
-    struct Fixed(Vec<(u128, u128, u32)>);
+    struct Fixed(Vec<(u128, u128, u32)>, Interner<u32>);
 
     impl Ranges<u32> for Fixed {
-        fn next(&mut self, data: &mut Interner<u32>) -> Result<Option<Range>, GeoError> {
-            Ok(self.0.pop().map(|(first, last, value)| Range { first, last, id: data.intern(value) }))
+        fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+            let Fixed(ranges, data) = self;
+            batch.clear();
+            batch.extend(ranges.pop().map(|(first, last, value)| Range { first, last, id: data.intern(value) }));
+            Ok(())
+        }
+
+        fn data(&self) -> &[u32] {
+            self.1.values()
         }
     }
 
@@ -214,7 +265,7 @@ mod tests {
         let mut out = Vec::new();
         let streams = streams
             .iter()
-            .map(|s| Box::new(Fixed(s.iter().rev().copied().collect())) as Box<dyn Ranges<u32>>)
+            .map(|s| Box::new(Fixed(s.iter().rev().copied().collect(), Interner::default())) as Box<dyn Ranges<u32>>)
             .collect();
         merge(streams, &mut |first, last, id, value: &u32| out.push((first, last, id, *value))).unwrap();
         out
@@ -236,6 +287,18 @@ mod tests {
         );
         assert_eq!(merged(&[&[], &[(3, 5, 4)]]), [(3, 5, 0, 4)]);
         assert_eq!(merged(&[&[(u128::MAX - 1, u128::MAX, 4)], &[(0, u128::MAX, 4)]]), [(0, u128::MAX, 0, 4)]);
+    }
+
+    #[test]
+    fn data_of_an_earlier_walk_are_numbered_anew() {
+        let mut known = Interner::default();
+        for value in [7, 8, 9] {
+            known.intern(value);
+        }
+        let stream = Box::new(Fixed(vec![(6, 9, 8), (0, 5, 9)], known));
+        let mut out = Vec::new();
+        merge(vec![stream], &mut |first, last, id, value: &u32| out.push((first, last, id, *value))).unwrap();
+        assert_eq!(out, [(0, 5, 0, 9), (6, 9, 1, 8)]);
     }
 
     #[test]

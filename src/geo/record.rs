@@ -85,24 +85,21 @@ impl Record {
         let mut record = Record { is_map: true, ..Record::default() };
         let (mut latitude, mut longitude, mut radius) = (Number::Absent, Number::Absent, Number::Absent);
         for _ in 0..size {
-            match at.key()? {
-                b"country" | b"country_code" => {
-                    record.country = shared.field(&mut at)?.code.map(CountryCode).or(record.country);
+            match shared.keys.next(&mut at)? {
+                Key::Country => record.country = shared.code(&mut at)?.map(CountryCode).or(record.country),
+                Key::Continent => {
+                    let code = shared.code(&mut at)?.map(CountryCode);
+                    record.continent = code.and_then(|code| Continent::from_code(code.as_str())).or(record.continent);
                 }
-                b"continent" | b"continent_code" => {
-                    record.continent = shared.field(&mut at)?.continent().or(record.continent);
-                }
-                b"location" => {
-                    let field = Field::decode(&mut at, 0)?;
+                Key::Location => {
+                    let field = Field::decode(&mut at, &mut shared.keys, 0)?;
                     (latitude, longitude, radius) = (field.latitude, field.longitude, field.radius);
                 }
-                b"latitude" => latitude = Field::decode(&mut at, 0)?.number,
-                b"longitude" => longitude = Field::decode(&mut at, 0)?.number,
-                b"accuracy_radius" => radius = Field::decode(&mut at, 0)?.number,
-                b"autonomous_system_number" | b"asn" => {
-                    record.asn = Field::decode(&mut at, 0)?.asn()?.or(record.asn);
-                }
-                _ => at.skip()?,
+                Key::Latitude => latitude = Number::decode(&mut at, &mut shared.keys, 0)?,
+                Key::Longitude => longitude = Number::decode(&mut at, &mut shared.keys, 0)?,
+                Key::Radius => radius = Number::decode(&mut at, &mut shared.keys, 0)?,
+                Key::Asn => record.asn = Number::decode(&mut at, &mut shared.keys, 0)?.asn()?.or(record.asn),
+                Key::Code | Key::Other => at.skip()?,
             }
         }
         record.coordinates = coordinates(latitude, longitude)?;
@@ -111,27 +108,88 @@ impl Record {
     }
 }
 
-/// Countries and continents stand once in a file, with their names in many languages, and records point to them: read once, too.
+/// What records say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Country,
+    Continent,
+    Location,
+    Latitude,
+    Longitude,
+    Radius,
+    Asn,
+    /// Of a country or continent.
+    Code,
+    Other,
+}
+
+impl Key {
+    fn of(name: &[u8]) -> Key {
+        match name {
+            b"country" | b"country_code" => Key::Country,
+            b"continent" | b"continent_code" => Key::Continent,
+            b"location" => Key::Location,
+            b"latitude" => Key::Latitude,
+            b"longitude" => Key::Longitude,
+            b"accuracy_radius" => Key::Radius,
+            b"autonomous_system_number" | b"asn" => Key::Asn,
+            b"iso_code" | b"code" => Key::Code,
+            _ => Key::Other,
+        }
+    }
+}
+
+/// What stands once in a file, where many records point to it: read once, too.
 #[derive(Default)]
 pub(super) struct Shared {
-    by_place: HashMap<usize, Field>,
+    keys: Keys,
+    /// The codes of countries and continents, which have their names in many languages beside them.
+    codes: HashMap<usize, Option<[u8; 2]>>,
 }
 
 /// More than there are countries and continents. A file that has more gets the others read again each time.
 const SHARED_MAX: usize = 1024;
 
 impl Shared {
-    fn field(&mut self, at: &mut Cursor) -> Result<Field, String> {
-        let Some(place) = at.shared() else { return Field::decode(at, 0) };
-        if let Some(known) = self.by_place.get(&place) {
-            at.skip()?;
+    /// The code that the next value is or has.
+    fn code(&mut self, at: &mut Cursor) -> Result<Option<[u8; 2]>, String> {
+        let Some((place, after)) = at.shared() else { return Ok(Field::decode(at, &mut self.keys, 0)?.code) };
+        if let Some(known) = self.codes.get(&place) {
+            *at = after;
             return Ok(*known);
         }
-        let field = Field::decode(at, 0)?;
-        if self.by_place.len() < SHARED_MAX {
-            self.by_place.insert(place, field);
+        let code = Field::decode(at, &mut self.keys, 0)?.code;
+        if self.codes.len() < SHARED_MAX {
+            self.codes.insert(place, code);
         }
-        Ok(field)
+        Ok(code)
+    }
+}
+
+/// Keys that were read, by where they stand.
+struct Keys(Box<[(usize, Key); KEYS]>);
+
+/// So many times as records have that hardly any two want the same slot.
+const KEYS: usize = 512;
+
+impl Default for Keys {
+    fn default() -> Self {
+        Keys(Box::new([(usize::MAX, Key::Other); KEYS]))
+    }
+}
+
+impl Keys {
+    /// The key of a map's next pair.
+    #[inline]
+    fn next(&mut self, at: &mut Cursor) -> Result<Key, &'static str> {
+        let Some((place, after)) = at.shared() else { return at.key().map(Key::of) };
+        let known = &mut self.0[place % KEYS];
+        if known.0 == place {
+            *at = after;
+        } else {
+            *known = (place, Key::of(at.key()?));
+        }
+        Ok(known.1)
     }
 }
 
@@ -167,18 +225,9 @@ struct Field {
 /// A country is a map with a code in it. Pointers can make rings, so that some bound must be.
 const FIELD_DEPTH_MAX: usize = 2;
 
-#[derive(Clone, Copy, Default)]
-enum Number {
-    #[default]
-    Absent,
-    Value(f64),
-    /// There is something, but no number.
-    Garbled,
-}
-
 impl Field {
     /// `depth`: in so many maps of a field already.
-    fn decode(at: &mut Cursor, depth: usize) -> Result<Field, String> {
+    fn decode(at: &mut Cursor, keys: &mut Keys, depth: usize) -> Result<Field, String> {
         if depth > FIELD_DEPTH_MAX {
             return Err("a field in a field in a field".into());
         }
@@ -188,18 +237,18 @@ impl Field {
             Kind::Map => {
                 let mut field = Field::default();
                 for _ in 0..size {
-                    match inside.key()? {
-                        b"iso_code" | b"code" => field.code = Field::decode(inside, depth + 1)?.code,
-                        b"latitude" => field.latitude = Field::decode(inside, depth + 1)?.number,
-                        b"longitude" => field.longitude = Field::decode(inside, depth + 1)?.number,
-                        b"accuracy_radius" => field.radius = Field::decode(inside, depth + 1)?.number,
+                    match keys.next(inside)? {
+                        Key::Code => field.code = Field::decode(inside, keys, depth + 1)?.code,
+                        Key::Latitude => field.latitude = Number::decode(inside, keys, depth + 1)?,
+                        Key::Longitude => field.longitude = Number::decode(inside, keys, depth + 1)?,
+                        Key::Radius => field.radius = Number::decode(inside, keys, depth + 1)?,
                         _ => inside.skip()?,
                     }
                 }
                 field
             }
             Kind::Text => Field::of_text(inside.text(size)?),
-            Kind::Number(number) => Field::of_number(inside.number(number, size)?),
+            Kind::Number(number) => Field { number: Number::Value(inside.number(number, size)?), ..Field::default() },
             Kind::Array | Kind::Bytes | Kind::Flag => {
                 inside.skip_content(kind, size)?;
                 Field::garbled()
@@ -209,10 +258,6 @@ impl Field {
 
     fn garbled() -> Field {
         Field { number: Number::Garbled, ..Field::default() }
-    }
-
-    fn of_number(number: f64) -> Field {
-        Field { number: Number::Value(number), ..Field::default() }
     }
 
     fn of_text(text: &str) -> Field {
@@ -228,14 +273,35 @@ impl Field {
         };
         Field { number, ..Field::default() }
     }
+}
 
-    fn continent(&self) -> Option<Continent> {
-        Continent::from_code(CountryCode(self.code?).as_str())
+#[derive(Clone, Copy, Default)]
+enum Number {
+    #[default]
+    Absent,
+    Value(f64),
+    /// There is something, but no number.
+    Garbled,
+}
+
+impl Number {
+    /// What the next value is if it is read as a number. `depth` as in [`Field::decode`].
+    #[inline]
+    fn decode(at: &mut Cursor, keys: &mut Keys, depth: usize) -> Result<Number, String> {
+        let before = *at;
+        let (kind, size, mut there) = at.value()?;
+        if let Kind::Number(numeric) = kind
+            && depth <= FIELD_DEPTH_MAX
+        {
+            return Ok(Number::Value(there.as_mut().unwrap_or(at).number(numeric, size)?));
+        }
+        *at = before;
+        Ok(Field::decode(at, keys, depth)?.number)
     }
 
     /// The AS number; 0 is reserved (RFC 7607) and means none.
-    fn asn(&self) -> Result<Option<u32>, String> {
-        match self.number {
+    fn asn(self) -> Result<Option<u32>, String> {
+        match self {
             Number::Absent => Ok(None),
             Number::Value(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) => {
                 Ok(Some(number as u32).filter(|&asn| asn != 0))

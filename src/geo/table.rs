@@ -225,6 +225,7 @@ impl Table {
             run: None,
             pieces: family.pieces(),
             ids: vec![None; self.places.len()],
+            data: Interner::default(),
         }
     }
 
@@ -367,13 +368,29 @@ pub(super) struct TableRanges<'a> {
     /// What is left of the pieces.
     pieces: &'static [special::Block],
     ids: Vec<Option<u32>>,
+    data: Interner<Place>,
 }
 
+/// Ranges handed on at a time.
+const BATCH_RANGES: usize = 64;
+
 impl Ranges<Place> for TableRanges<'_> {
-    fn next(&mut self, data: &mut Interner<Place>) -> Result<Option<Range>, GeoError> {
+    fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError> {
+        batch.clear();
+        batch.extend(std::iter::from_fn(|| self.next()).take(BATCH_RANGES));
+        Ok(())
+    }
+
+    fn data(&self) -> &[Place] {
+        self.data.values()
+    }
+}
+
+impl TableRanges<'_> {
+    fn next(&mut self) -> Option<Range> {
         loop {
             let Some((first, last, cell)) = self.run.take() else {
-                let Some((first, last, cell)) = self.runs.next() else { return Ok(None) };
+                let (first, last, cell) = self.runs.next()?;
                 if cell != 0 {
                     let last = ((u128::from(last) + 1) << self.shift).wrapping_sub(1);
                     self.run = Some((u128::from(first) << self.shift, last, cell));
@@ -385,7 +402,7 @@ impl Ranges<Place> for TableRanges<'_> {
             {
                 self.pieces = rest;
             }
-            let Some(&(piece_first, piece_last)) = self.pieces.first() else { return Ok(None) };
+            let &(piece_first, piece_last) = self.pieces.first()?;
             if piece_first > last {
                 continue;
             }
@@ -394,8 +411,8 @@ impl Ranges<Place> for TableRanges<'_> {
             }
             let table = self.table;
             let Some(place) = table.places[usize::from(cell)] else { continue };
-            let id = *self.ids[usize::from(cell)].get_or_insert_with(|| data.intern(place));
-            return Ok(Some(Range { first: first.max(piece_first), last: last.min(piece_last), id }));
+            let id = *self.ids[usize::from(cell)].get_or_insert_with(|| self.data.intern(place));
+            return Some(Range { first: first.max(piece_first), last: last.min(piece_last), id });
         }
     }
 }

@@ -8,6 +8,18 @@ pub fn give_back() {
     let _nothing_was_there = unsafe { libc::malloc_trim(0) };
 }
 
+/// Blocks of this size and more are mapped each by itself.
+const LARGE_BLOCK_BYTES: i32 = 256 << 10;
+
+/// Has large blocks mapped each by itself, whatever was freed before: they grow without a copy, what of them is not written takes no memory,
+/// and the system has them back at once. glibc's allocator begins so and leaves off with the first large block that is freed. Does
+/// nothing with another one.
+pub fn map_large_blocks() {
+    // SAFETY: takes two numbers, and concerns only blocks that are allocated later.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    let _known_to_glibc = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES) };
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
