@@ -2,7 +2,7 @@
 //! public cable maps and of everyday traceroutes; which cables hardly anybody's packets are in was checked with the round trips that the
 //! model is fitted to. Whoever knows better adds a line.
 //!
-//! What is not here is as telling. No link leads from South Africa to Brazil or over the Andes, from Israel to its neighbours, from Pakistan
+//! What is not here is as telling. No link leads from South Africa to Brazil or along the Andes, from Israel to its neighbours, from Pakistan
 //! to India, from Kazakhstan to China, or through Siberia to Japan: there are cables, but what networks buy goes by way of Europe or the
 //! United States.
 
