@@ -511,6 +511,7 @@ fn known_detours_move_networks_that_nobody_measured_only_by_choice() {
     let program = folder.start(&["serve", "--config", "isochrone.toml"]);
     assert_eq!(ask(&program, "110.0.1.0/24").0, "192.0.2.3");
     folder.write("isochrone.toml", &config.replace("[latency]", "[latency]\ndetours = true"));
+    program.signal("HUP");
     wait_for("the detour to count", || (ask(&program, "110.0.1.0/24").0 == EU).then_some(()));
     assert_eq!(ask(&program, "81.2.69.0/24").0, EU);
 }

@@ -163,6 +163,9 @@ pub struct Candidate {
     /// What is in the estimate because connecting to the region takes longer than usual, in milliseconds.
     #[serde(default)]
     pub penalty_ms: f32,
+    /// What is in the estimate because the cables lead there by a longer way than the distance tells, in milliseconds.
+    #[serde(default)]
+    pub detour_ms: f32,
     /// Great-circle distance.
     pub distance_km: Option<f64>,
     /// It is usable for this question.
@@ -417,6 +420,7 @@ fn candidates(world: &World, route: &Route, family: Family, decision: &Decision,
                 age_s: estimate.and_then(|e| e.age_s).map(|age_s| age_s + world.measured_ago_s),
                 uncertainty_ms: estimate.map(|e| e.uncertainty_ms),
                 margin_ms,
+                detour_ms: estimate.map_or(0.0, |e| e.detour_ms),
                 penalty_ms: world.estimator.sites()[region.index()].penalty_ms(),
                 distance_km: estimate.and_then(|e| e.distance_km),
                 healthy: usable,

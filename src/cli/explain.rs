@@ -107,7 +107,7 @@ fn shown(told: &Explanation, palette: Palette) -> String {
         head.add("route", "none: static records, or no such name");
     }
     let table = if told.candidates.is_empty() { String::new() } else { format!("\n{}\n", candidates(told, palette)) };
-    let table = format!("{table}{}{}", penalties(told), differences(told));
+    let table = format!("{table}{}{}", detours(told) + &penalties(told), differences(told));
     let mut tail = Lines::new(palette);
     if told.route.is_some() {
         tail.add("chosen", told.chosen.as_deref().unwrap_or("none"));
@@ -200,6 +200,21 @@ fn candidates(told: &Explanation, palette: Palette) -> String {
     table.render(palette)
 }
 
+/// Regions that the cables lead to by a long way round.
+fn detours(told: &Explanation) -> String {
+    let text: String = told
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.detour_ms >= 0.5 && candidate.estimate_ms.is_some())
+        .map(|Candidate { region, detour_ms, .. }| {
+            format!(
+                "detour    {region}: {detour_ms:.0} ms of its estimate, since the cables lead there by a longer way\n"
+            )
+        })
+        .collect();
+    if text.is_empty() { text } else { format!("{text}\n") }
+}
+
 /// Regions that are harder to reach than usual.
 fn penalties(told: &Explanation) -> String {
     let risen =
@@ -260,6 +275,7 @@ mod tests {
             uncertainty_ms: ms.map(|ms| ms / 4.0),
             margin_ms: ms.map(|ms| ms - 4.2),
             penalty_ms: 0.0,
+            detour_ms: 0.0,
             distance_km: km,
             healthy,
             forced: None,
@@ -289,6 +305,7 @@ mod tests {
                 candidate("frankfurt", Some(4.2), Some(3.4), false, "down: 192.0.2.1: connection refused"),
                 Candidate {
                     penalty_ms: 31.2,
+                    detour_ms: 12.3,
                     ..candidate("us", Some(88.04), Some(6553.0), true, "chosen: those ranked before it are not usable")
                 },
                 Candidate {
@@ -321,6 +338,8 @@ mod tests {
            2  us            88.0  22.0    83.8  model                        6553  up      chosen: those ranked before it are not usable
            3  sa           180.0  45.0   175.8  model (12 samples, 2 h old)  9900  up      ranked after the chosen one
            -  ap               -     -       -  -                               -  up      left out by the rule
+
+        detour    us: 12 ms of its estimate, since the cables lead there by a longer way
 
         rise      us: 31 ms of its estimate, since connecting to it takes longer than usual
 

@@ -23,9 +23,7 @@ const TOLERATED_MS: f32 = 20.0;
 /// The ways to some regions.
 #[derive(Debug, Clone, Default)]
 pub struct Detours {
-    /// Kilometres from each exchange to each region, exchange by exchange.
-    km: Vec<f32>,
-    regions: usize,
+    doors: Vec<Door>, // by region
 }
 
 /// Where a place meets other networks: its nearest exchange.
@@ -47,17 +45,19 @@ impl Door {
 impl Detours {
     /// To `sites`.
     pub fn to(sites: &[RegionSite]) -> Detours {
-        let doors: Vec<Door> = sites.iter().map(|site| Door::of(site.direction())).collect();
-        let rows = WAYS.km.chunks_exact(EXCHANGES.len());
-        let km = rows.flat_map(|row| doors.iter().map(|door| row[door.exchange] + door.km)).collect();
-        Detours { km, regions: sites.len() }
+        Detours { doors: sites.iter().map(|site| Door::of(site.direction())).collect() }
     }
 
-    /// By how many milliseconds the way from a place to a region is longer than what the model says of their distance, `model_ms`, and
+    /// By how many milliseconds the way from a place to a region at `distance_km` is longer than what the model says of that distance, and
     /// than what is tolerated. 0 for most.
-    pub fn ms(&self, door: Door, region: usize, model_ms: f32) -> f32 {
-        let km = door.km + self.km[door.exchange * self.regions + region];
-        (model::rtt_ms(f64::from(km)) - model_ms - TOLERATED_MS).max(0.0)
+    pub fn ms(&self, door: Door, region: usize, distance_km: f64) -> f32 {
+        let far = self.doors[region];
+        // Who is nearer to each other than to their exchanges meets without these.
+        if distance_km <= f64::from(door.km + far.km) / f64::from(ACCESS) || door.exchange == far.exchange {
+            return 0.0;
+        }
+        let km = door.km + WAYS.km[door.exchange * EXCHANGES.len() + far.exchange] + far.km;
+        (model::rtt_ms(f64::from(km)) - model::rtt_ms(distance_km) - TOLERATED_MS).max(0.0)
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
 
     fn detour_ms(from: Coordinates, to: Coordinates) -> f32 {
         let detours = Detours::to(&[RegionSite::new(to, 0.0)]);
-        detours.ms(Door::of(Direction::of(from)), 0, model::rtt_ms(from.distance_km(to)))
+        detours.ms(Door::of(Direction::of(from)), 0, from.distance_km(to))
     }
 
     const TEL_AVIV: Coordinates = Coordinates { latitude: 32.1, longitude: 34.8 };
@@ -157,6 +157,21 @@ mod tests {
         ] {
             assert_eq!(detour_ms(from, to), 0.0, "{from:?} {to:?}");
         }
+    }
+
+    #[test]
+    fn nobody_goes_round_to_the_own_city() {
+        for latitude in -60..75 {
+            for longitude in -180..180 {
+                let here = at(latitude as f32 + 0.5, longitude as f32 + 0.5);
+                assert_eq!(detour_ms(here, here), 0.0, "{here:?}");
+            }
+        }
+        let (winnipeg, des_moines) = (at(49.9, -97.1), at(41.6, -93.6));
+        assert_eq!((detour_ms(winnipeg, des_moines), detour_ms(des_moines, winnipeg)), (0.0, 0.0));
+        assert_eq!(detour_ms(at(26.2, 50.6), at(25.3, 51.5)), 0.0, "Manama to Doha");
+        assert_eq!(detour_ms(at(31.3, 75.6), at(28.6, 77.2)), 0.0, "Jalandhar to Delhi");
+        assert_eq!(detour_ms(at(22.3, 70.8), MUMBAI), 0.0, "Rajkot to Mumbai");
     }
 
     #[test]

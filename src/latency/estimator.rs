@@ -18,7 +18,7 @@ use super::{
     detours::{Detours, Door},
     estimate::{Direction, Estimate, EstimateSource, RegionSite},
     field::{Field, FieldRoom},
-    intake::Counts,
+    intake::{Counts, ERROR_RANGE},
     model,
     prefixes::{Cell, PrefixTable},
     prior::Prior,
@@ -63,6 +63,19 @@ pub(super) struct Shift {
     pub samples: Vec<u32>,
     /// Age of the newest in seconds.
     pub age_s: u32,
+}
+
+/// Where ways from a cell of the globe begin.
+pub(super) struct Start {
+    centre: Direction,
+    door: Door,
+}
+
+impl Start {
+    pub(super) fn of_cell(cell: u32) -> Start {
+        let centre = Direction::of(centre_of_cell(cell));
+        Start { centre, door: Door::of(centre) }
+    }
 }
 
 /// Which network: what is known of it besides its place.
@@ -231,7 +244,8 @@ impl Estimator {
                 return Some(told_of_cell(ms, sd_ms, &cell, distance_km));
             }
             let (source, samples, age_s) = self.best_source(place, client, region, is_measured, room);
-            Some(Estimate { ms, source, samples, distance_km, uncertainty_ms: sd_ms, age_s })
+            let detour_ms = self.detour_ms(coordinates, region, room.model_ms[region]);
+            Some(Estimate { ms, source, samples, distance_km, uncertainty_ms: sd_ms, age_s, detour_ms })
         };
         Some((0..self.sites.len()).map(tell).collect())
     }
@@ -356,25 +370,35 @@ impl Estimator {
         }
         let Room { cells, near, fresh, .. } = room;
         if cells.get(cell).is_none() {
-            let centre = Direction::of(centre_of_cell(cell));
-            self.field.at(centre, near, fresh);
-            self.go_round(centre, fresh);
+            self.field.at(Direction::of(centre_of_cell(cell)), near, fresh);
+            self.go_round(cell, fresh);
             cells.put(cell, fresh);
         }
         cells.get(cell).expect("it was put there if it was not")
     }
 
-    /// What detours add to the errors to expect at a place, as far as they count.
-    fn go_round(&self, place: Direction, belief: &mut Belief) {
+    /// What detours add to the errors to expect in a cell of the globe, as far as they count.
+    fn go_round(&self, cell: u32, belief: &mut Belief) {
         if self.trend.detour() == 0.0 {
             return;
         }
-        let door = Door::of(place);
+        let from = Start::of_cell(cell);
         for (region, mean) in belief.mean.iter_mut().enumerate() {
-            let model_ms = model::rtt_ms(place.distance_km(self.sites[region].direction()));
-            let detour_ms = self.detours.ms(door, region, model_ms);
-            *mean += self.trend.detour() * detour_ms / self.prior.spread_ms(model_ms);
+            *mean += self.trend.detour() * self.detour(&from, region);
         }
+    }
+
+    /// The detour from a cell to a region in units of the spread, no larger than errors are taken for.
+    pub(super) fn detour(&self, from: &Start, region: usize) -> f32 {
+        let km = from.centre.distance_km(self.sites[region].direction());
+        let spread_ms = self.prior.spread_ms(model::rtt_ms(km));
+        (self.detours.ms(from.door, region, km) / spread_ms).min(ERROR_RANGE.1)
+    }
+
+    /// What is in the estimate from a place to a region because of a detour, in milliseconds.
+    fn detour_ms(&self, coordinates: Coordinates, region: usize, model_ms: f32) -> f32 {
+        let from = Start::of_cell(degree_cell(coordinates));
+        self.trend.detour() * self.detour(&from, region) * self.prior.spread_ms(model_ms)
     }
 
     /// What continent, country and autonomous system add.
@@ -486,6 +510,7 @@ fn told_of_cell(ms: f32, uncertainty_ms: f32, cell: &Cell, distance_km: Option<f
         distance_km,
         uncertainty_ms,
         age_s: Some(u64::from(cell.age_s)),
+        detour_ms: 0.0,
     }
 }
 

@@ -13,9 +13,8 @@ use self::{gathered::Gathered, surroundings::Surroundings};
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
-    detours::Door,
     estimate::{Direction, RegionSite},
-    estimator::{Estimator, Room, Shift, centre_of_cell, degree_cell},
+    estimator::{Estimator, Room, Shift, Start, centre_of_cell, degree_cell},
     field::{Field, Site},
     measurement::{Network, Row},
     model,
@@ -57,7 +56,7 @@ pub struct Counts {
 /// A measurement counts half as much after this time, and half of that after it again: paths last for weeks.
 const HALF_LIFE_S: f32 = 30.0 * 86_400.0;
 /// Errors beyond so many spreads, below and above, say no more about a place's surroundings than errors of this size.
-const ERROR_RANGE: (f32, f32) = (-4.0, 6.0);
+pub(super) const ERROR_RANGE: (f32, f32) = (-4.0, 6.0);
 /// What a row for a whole country, continent or system may be off by itself, as a variance: nobody can measure all of it.
 const GROUP_VAR: f32 = 0.02;
 /// A row for a place is about the place and all that is there, as sure as a row for a group: it counts as so many networks.
@@ -257,14 +256,13 @@ impl Intake<'_> {
             start = told.cells_end;
             let Some(coordinates) = told.place.coordinates.filter(|_| told.is_of_place) else { continue };
             let number = degree_cell(coordinates);
-            let door = || Door::of(Direction::of(centre_of_cell(number)));
-            let blank = || Gathered::new(Direction::of(coordinates), door());
+            let blank = || Gathered::new(Direction::of(coordinates), Start::of_cell(number));
             let cell = by_cell.entry(number).or_insert_with(blank);
             cell.networks += told.networks;
             let local_var = self.prior.local_var / told.networks as f32;
             for seen in cells {
-                let detour_ms = estimator.detours.ms(cell.door, seen.cell.region.index(), seen.model_ms);
-                cell.add(&self.prior, local_var, &seen.cell, seen.model_ms, detour_ms);
+                let detour = estimator.detour(&cell.start, seen.cell.region.index());
+                cell.add(&self.prior, local_var, &seen.cell, seen.model_ms, detour);
             }
         }
         self.counts.cells = by_cell.len();

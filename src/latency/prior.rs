@@ -53,7 +53,7 @@ impl Prior {
         slope_var: 0.02,
         offset_var: 0.17,
         detour_mean: 0.0,
-        detour_var: 1.0,
+        detour_var: 0.03,
         field_var: 0.42,
         field_km: 3000.0,
         local_var: 0.5,

@@ -313,17 +313,9 @@ fn known_detours_count_before_anything_is_measured_only_by_choice() {
 
 #[test]
 fn detours_count_as_far_as_measurements_show_that_they_do() {
-    let towns = Towns::of(&[
-        TEL_AVIV,
-        (35.1, 33.4),
-        LAHORE,
-        (30.0, 31.2),
-        (33.9, 35.6),
-        (31.9, 35.9),
-        (24.9, 67.0),
-        BERLIN,
-        HAIFA,
-    ]);
+    let around = [(35.1, 33.4), LAHORE, (30.0, 31.2), (33.9, 35.6), (31.9, 35.9), (24.9, 67.0), BERLIN, HAIFA];
+    let nearby = around.iter().flat_map(|(lat, lon)| [0.0, 1.1, 2.2].map(|off| (lat + off, lon + off)));
+    let towns = Towns::of(&std::iter::once(TEL_AVIV).chain(nearby).collect::<Vec<_>>());
     let far_ms = |n: usize, region: usize| {
         let km = towns.place(n).coordinates.unwrap().distance_km(at(EAST_AND_WEST[region]));
         model::rtt_ms(km)
@@ -332,10 +324,11 @@ fn detours_count_as_far_as_measurements_show_that_they_do() {
         let sites = EAST_AND_WEST.map(|place| RegionSite::new(at(place), 0.0));
         let ways = super::detours::Detours::to(&sites);
         let ms = |n: usize, region: usize| {
-            let door = super::detours::Door::of(Direction::of(towns.place(n).coordinates.unwrap()));
-            far_ms(n, region) + factor * ways.ms(door, region, far_ms(n, region))
+            let place = towns.place(n).coordinates.unwrap();
+            let door = super::detours::Door::of(Direction::of(place));
+            far_ms(n, region) + factor * ways.ms(door, region, place.distance_km(at(EAST_AND_WEST[region])))
         };
-        (1..8)
+        (1..25)
             .flat_map(|n| (0..3).map(move |region| (n, region)))
             .map(|(n, region)| measured(n, region, ms(n, region)))
             .collect()

@@ -45,8 +45,12 @@ impl Trend {
         for point in points {
             is_empty = false;
             let weight = 1.0 / f64::from(point.var);
-            let terms =
-                [(0, 1.0), (1, f64::from(point.model_ms) / 100.0), (2, point.detour.into()), (3 + point.region, 1.0)];
+            let terms = [
+                (0, 1.0),
+                (1, f64::from(point.model_ms) / 100.0),
+                (DETOUR, point.detour.into()),
+                (3 + point.region, 1.0),
+            ];
             for (i, a) in terms {
                 right[i] += weight * a * f64::from(point.error);
                 for (j, b) in terms {
@@ -61,20 +65,23 @@ impl Trend {
             let (mean, var) = match i {
                 0 => (0.0, prior.intercept_var),
                 1 => (0.0, prior.slope_var),
-                2 => (prior.detour_mean, prior.detour_var),
+                DETOUR => (prior.detour_mean, prior.detour_var),
                 _ => (0.0, prior.offset_var),
             };
             normal[i * n + i] += 1.0 / f64::from(var);
             right[i] += f64::from(mean) / f64::from(var);
         }
-        factorize(&mut normal, n);
-        solve_transposed(&normal, n, &mut right);
-        solve(&normal, n, &mut right);
-        let offsets = right[3..].iter().map(|offset| *offset as f32).collect();
-        Trend { intercept: right[0] as f32, slope: right[1] as f32, detour: right[2].max(0.0) as f32, offsets }
+        let mut found = solved(normal.clone(), right.clone());
+        let detour = found[DETOUR].clamp(0.0, 1.0);
+        if detour != found[DETOUR] {
+            hold(&mut normal, &mut right, DETOUR, detour);
+            found = solved(normal, right);
+        }
+        let offsets = found[3..].iter().map(|offset| *offset as f32).collect();
+        Trend { intercept: found[0] as f32, slope: found[1] as f32, detour: detour as f32, offsets }
     }
 
-    /// By how much detours count, 0 or more.
+    /// By how much detours count, 0 to 1.
     pub fn detour(&self) -> f32 {
         self.detour
     }
@@ -83,6 +90,30 @@ impl Trend {
     pub fn at(&self, region: usize, model_ms: f32) -> f32 {
         self.intercept + self.slope * model_ms / 100.0 + self.offsets[region]
     }
+}
+
+/// The place of detours among the terms.
+const DETOUR: usize = 2;
+
+/// The solution of a system of equations whose matrix is positive, row by row.
+fn solved(mut matrix: Vec<f64>, mut right: Vec<f64>) -> Vec<f64> {
+    let n = right.len();
+    factorize(&mut matrix, n);
+    solve_transposed(&matrix, n, &mut right);
+    solve(&matrix, n, &mut right);
+    right
+}
+
+/// Takes one of the unknowns for known, so that the others are fitted beside it.
+fn hold(matrix: &mut [f64], right: &mut [f64], unknown: usize, value: f64) {
+    let n = right.len();
+    for i in 0..n {
+        right[i] -= matrix[i * n + unknown] * value;
+        matrix[i * n + unknown] = 0.0;
+        matrix[unknown * n + i] = 0.0;
+    }
+    matrix[unknown * n + unknown] = 1.0;
+    right[unknown] = value;
 }
 
 #[cfg(test)]
@@ -104,6 +135,33 @@ mod tests {
         for (region, ms) in [(0, 20.0), (1, 150.0), (2, 80.0)] {
             assert!((trend.at(region, ms) - truth(region, ms)).abs() < 0.03, "{region} {ms}: {}", trend.at(region, ms));
         }
+    }
+
+    #[test]
+    fn detours_count_from_not_at_all_to_in_full_and_the_rest_is_fitted_beside() {
+        let detour = |region: usize| if region == 1 { 2.0 } else { 0.0 };
+        for (factor, counts, left) in [(0.5, 0.5, 0.0), (-0.4, 0.0, -0.8), (1.5, 1.0, 1.0)] {
+            let mut points = points(|region, _| factor * detour(region), 4000);
+            points.iter_mut().for_each(|point| point.detour = detour(point.region));
+            let prior = Prior { detour_var: 100.0, ..Prior::FITTED };
+            let trend = Trend::fit(&prior, 4, points.into_iter());
+            assert!((trend.detour() - counts).abs() < 0.1, "{factor}: {trend:?}");
+            let rest = trend.at(1, 50.0) + trend.detour() * 2.0 - factor * 2.0;
+            assert!(rest.abs() < 0.1 && (trend.at(1, 50.0) - left).abs() < 0.3, "{factor}: {trend:?}");
+        }
+    }
+
+    #[test]
+    fn one_network_does_not_make_detours_count_for_all() {
+        let point = Point { region: 0, model_ms: 52.0, detour: 3.5, error: 4.0, var: 0.9 };
+        let one = Trend::fit(&Prior::FITTED, 4, std::iter::once(point)).detour();
+        let some_go_round = |k: usize| match k % 2 {
+            0 => Point { region: k % 4, ..point },
+            _ => Point { region: k % 4, detour: 0.0, error: 0.0, ..point },
+        };
+        let many =
+            Trend::fit(&Prior::FITTED, 4, (0..100).map(some_go_round).chain((1..100).map(some_go_round))).detour();
+        assert!(one < 0.3 && many > 0.7, "{one} {many}");
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Tasks {
         });
     }
 
-    /// Says nothing to other servers any more, and waits until that is sure: who serves now may have this server's name in the cluster.
+    /// Says nothing to other servers any more, and waits until what says it has been told to end: who serves now may have this server's name
+    /// in the cluster.
     pub async fn leave_cluster(&mut self) {
         if let Some(ClusterTasks { sharing, keeping }) = self.cluster.take() {
             keeping.abort();

@@ -7,7 +7,7 @@
 //! United States.
 
 /// Name, latitude, longitude in degrees, and those that it is linked to; each link stands at one of its two ends.
-pub const EXCHANGES: [(&str, f32, f32, &[&str]); 121] = [
+pub const EXCHANGES: [(&str, f32, f32, &[&str]); 126] = [
     ("London", 51.5, -0.1, &["Amsterdam", "Paris", "Frankfurt", "Lisbon", "Madrid", "Dublin", "Lagos", "Cape Town"]),
     ("Amsterdam", 52.4, 4.9, &["Frankfurt"]),
     ("Frankfurt", 50.1, 8.7, &["Milan", "Vienna", "Sofia", "Warsaw", "Kyiv", "Moscow", "Marseille"]),
@@ -129,6 +129,11 @@ pub const EXCHANGES: [(&str, f32, f32, &[&str]); 121] = [
     ("Vilnius", 54.7, 25.3, &["Warsaw", "Riga"]),
     ("Riga", 56.9, 24.1, &["Tallinn", "Stockholm"]),
     ("Tallinn", 59.4, 24.8, &["Helsinki"]),
+    ("Ludhiana", 30.9, 75.9, &["Delhi"]),
+    ("Ahmedabad", 23.0, 72.6, &["Mumbai"]),
+    ("Manama", 26.2, 50.6, &["Riyadh", "Dubai"]),
+    ("Doha", 25.3, 51.5, &["Manama", "Dubai"]),
+    ("Kuwait", 29.4, 48.0, &["Riyadh", "Manama"]),
 ];
 
 /// Links that exist but that few use: so many kilometres are added to their length.

@@ -5,8 +5,8 @@ use crate::{
     config::model::RegionId,
     latency::{
         belief::Observed,
-        detours::Door,
         estimate::Direction,
+        estimator::Start,
         field::Site,
         prefixes::Cell,
         prior::Prior,
@@ -17,8 +17,8 @@ use crate::{
 /// The networks of one cell of the globe.
 pub struct Gathered {
     direction: Direction,
-    /// Its way to other networks.
-    pub door: Door,
+    /// Where its ways to other networks begin.
+    pub start: Start,
     /// How many they are.
     pub networks: u32,
     sums: Vec<(RegionId, Sums)>, // in the order of the regions
@@ -34,14 +34,14 @@ struct Sums {
 }
 
 impl Gathered {
-    /// None yet; `direction` and `door` are the cell's.
-    pub fn new(direction: Direction, door: Door) -> Self {
-        Gathered { direction, door, networks: 0, sums: Vec::new() }
+    /// None yet; `direction` and `start` are the cell's.
+    pub fn new(direction: Direction, start: Start) -> Self {
+        Gathered { direction, start, networks: 0, sums: Vec::new() }
     }
 
-    /// Takes in what was measured for one of them, whose own errors have the variance `local_var`; `detour_ms` is the cell's towards the
-    /// region.
-    pub fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32, detour_ms: f32) {
+    /// Takes in what was measured for one of them, whose own errors have the variance `local_var`; `detour` is the cell's towards the
+    /// region, in units of the spread.
+    pub fn add(&mut self, prior: &Prior, local_var: f32, measured: &Cell, model_ms: f32, detour: f32) {
         let spread_ms = prior.spread_ms(model_ms);
         let noise_var = prior.noise_var_ms2(measured.rtt_ms, measured.weight) / (spread_ms * spread_ms);
         let weight = 1.0 / (local_var + noise_var);
@@ -54,7 +54,7 @@ impl Gathered {
         sums.weight += weight;
         sums.error += weight * error;
         sums.model_ms += weight * model_ms;
-        sums.detour += weight * detour_ms / spread_ms;
+        sums.detour += weight * detour;
     }
 
     /// What the trend is fitted to.
