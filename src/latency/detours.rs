@@ -49,7 +49,7 @@ impl Detours {
     }
 
     /// By how many milliseconds the way from a place to a region at `distance_km` is longer than what the model says of that distance, and
-    /// than what is tolerated. 0 for most.
+    /// than what is tolerated; 0 for all that is near.
     pub fn ms(&self, door: Door, region: usize, distance_km: f64) -> f32 {
         let far = self.doors[region];
         // Who is nearer to each other than to their exchanges meets without these.
