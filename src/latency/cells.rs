@@ -1,7 +1,8 @@
-//! What the field says of cells of the globe, one degree by one degree: worked out once for each, and asked for by all networks that lie
-//! in it. Knows cells by their numbers alone.
+//! Cells of the globe, one degree by one degree, and what the field says of them: worked out once for each, and asked for by all networks
+//! that lie in it.
 
 use super::belief::Belief;
+use crate::geo::Coordinates;
 
 /// Cells there are.
 pub const CELLS: usize = 180 * 360;
@@ -44,6 +45,18 @@ impl Cells {
         self.values.extend_from_slice(&belief.mean);
         self.values.extend_from_slice(&belief.var);
     }
+}
+
+/// The cell of one degree by one degree that a point lies in.
+pub fn degree_cell(point: Coordinates) -> u32 {
+    let row = (point.latitude + 90.0).floor().clamp(0.0, 179.0) as u32;
+    let column = (point.longitude + 180.0).floor().clamp(0.0, 359.0) as u32;
+    row * 360 + column
+}
+
+/// The middle of such a cell.
+pub fn centre_of_cell(cell: u32) -> Coordinates {
+    Coordinates { latitude: (cell / 360) as f32 - 89.5, longitude: (cell % 360) as f32 - 179.5 }
 }
 
 #[cfg(test)]

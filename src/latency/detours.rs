@@ -36,9 +36,9 @@ pub struct Door {
 impl Door {
     /// That of a place.
     pub fn of(place: Direction) -> Door {
-        let far = |exchange: &usize| place.chord_squared(WAYS.places[*exchange]);
+        let far = |exchange: &usize| place.chord_squared(PLACES[*exchange]);
         let exchange = (0..EXCHANGES.len()).min_by(|a, b| far(a).total_cmp(&far(b))).unwrap_or_default();
-        Door { exchange, km: ACCESS * place.distance_km(WAYS.places[exchange]) as f32 }
+        Door { exchange, km: ACCESS * place.distance_km(PLACES[exchange]) as f32 }
     }
 }
 
@@ -56,47 +56,41 @@ impl Detours {
         if distance_km <= f64::from(door.km + far.km) / f64::from(ACCESS) || door.exchange == far.exchange {
             return 0.0;
         }
-        let km = door.km + WAYS.km[door.exchange * EXCHANGES.len() + far.exchange] + far.km;
+        let km = door.km + WAYS_KM[door.exchange * EXCHANGES.len() + far.exchange] + far.km;
         (model::rtt_ms(f64::from(km)) - model::rtt_ms(distance_km) - TOLERATED_MS).max(0.0)
     }
 }
 
-/// The exchanges and the shortest ways between all of them.
-struct Ways {
-    places: Vec<Direction>,
-    /// Kilometres, row by row.
-    km: Vec<f32>,
-}
+/// Where the exchanges are.
+static PLACES: LazyLock<Vec<Direction>> = LazyLock::new(|| {
+    let place = |latitude, longitude| Direction::of(Coordinates { latitude, longitude });
+    EXCHANGES.iter().map(|(_, latitude, longitude, _)| place(*latitude, *longitude)).collect()
+});
 
-static WAYS: LazyLock<Ways> = LazyLock::new(Ways::find);
+/// The shortest ways between all of them in kilometres, row by row. Who knows of no detour need not wait for it.
+static WAYS_KM: LazyLock<Vec<f32>> = LazyLock::new(shortest_ways_km);
 
-impl Ways {
-    /// By Floyd's algorithm ("Algorithm 97: Shortest Path", Communications of the ACM 1962): two million additions.
-    fn find() -> Ways {
-        let n = EXCHANGES.len();
-        let place = |(_, latitude, longitude, _): &(&str, f32, f32, &[&str])| {
-            Direction::of(Coordinates { latitude: *latitude, longitude: *longitude })
-        };
-        let places: Vec<Direction> = EXCHANGES.iter().map(place).collect();
-        let mut km = vec![f32::INFINITY; n * n];
-        for (from, (name, _, _, links)) in EXCHANGES.iter().enumerate() {
-            km[from * n + from] = 0.0;
-            for to in links.iter().filter_map(|link| position(link)) {
-                let far = places[from].distance_km(places[to]) as f32;
-                let length = LINK.0 * far + LINK.1 + seldom_used_km(name, EXCHANGES[to].0);
-                km[from * n + to] = length;
-                km[to * n + from] = length;
-            }
+/// By Floyd's algorithm ("Algorithm 97: Shortest Path", Communications of the ACM 1962): two million additions.
+fn shortest_ways_km() -> Vec<f32> {
+    let n = EXCHANGES.len();
+    let mut km = vec![f32::INFINITY; n * n];
+    for (from, (name, _, _, links)) in EXCHANGES.iter().enumerate() {
+        km[from * n + from] = 0.0;
+        for to in links.iter().filter_map(|link| position(link)) {
+            let far = PLACES[from].distance_km(PLACES[to]) as f32;
+            let length = LINK.0 * far + LINK.1 + seldom_used_km(name, EXCHANGES[to].0);
+            km[from * n + to] = length;
+            km[to * n + from] = length;
         }
-        for by in 0..n {
-            for from in 0..n {
-                for to in 0..n {
-                    km[from * n + to] = km[from * n + to].min(km[from * n + by] + km[by * n + to]);
-                }
-            }
-        }
-        Ways { places, km }
     }
+    for by in 0..n {
+        for from in 0..n {
+            for to in 0..n {
+                km[from * n + to] = km[from * n + to].min(km[from * n + by] + km[by * n + to]);
+            }
+        }
+    }
+    km
 }
 
 fn position(name: &str) -> Option<usize> {
@@ -134,7 +128,7 @@ mod tests {
                 assert!(!back.contains(&name), "{name} and {link}: the link stands at both ends");
             }
         }
-        assert!(WAYS.km.iter().all(|km| km.is_finite()), "some are not linked to the others");
+        assert!(WAYS_KM.iter().all(|km| km.is_finite()), "some are not linked to the others");
         let mut names: Vec<&str> = EXCHANGES.iter().map(|exchange| exchange.0).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "a name stands twice");
@@ -179,7 +173,7 @@ mod tests {
         let n = EXCHANGES.len();
         for from in 0..n {
             for to in 0..n {
-                assert!((WAYS.km[from * n + to] - WAYS.km[to * n + from]).abs() < 0.1);
+                assert!((WAYS_KM[from * n + to] - WAYS_KM[to * n + from]).abs() < 0.1);
             }
         }
         let there = detour_ms(TEL_AVIV, MUMBAI);

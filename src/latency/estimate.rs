@@ -18,7 +18,8 @@ pub struct Estimate {
     pub uncertainty_ms: f32,
     /// Age of the newest measurement behind it in seconds.
     pub age_s: Option<u64>,
-    /// Milliseconds of it that stand for a known detour of the cables; 0 where the network itself was measured to the region.
+    /// Milliseconds that a known detour of the cables put into it, before what the network's own measurements to other regions changed; 0 where
+    /// the network itself was measured to the region.
     pub detour_ms: f32,
     /// Great-circle kilometres between the two, where both places are known.
     pub distance_km: Option<f64>,

@@ -7,18 +7,21 @@
 //! model of distance ─▶ trend and offset of the region ─▶ field around the place ─▶ continent ─▶ country ─▶ AS ─▶ prefix ─▶ …
 //! ```
 
+mod place;
+
 use std::net::IpAddr;
 
 use hashbrown::{HashMap, HashSet};
 
+pub(super) use self::place::Start;
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
-    cells::{Cells, FieldAt},
-    detours::{Detours, Door},
+    cells::Cells,
+    detours::Detours,
     estimate::{Direction, Estimate, EstimateSource, RegionSite},
     field::{Field, FieldRoom},
-    intake::{Counts, ERROR_RANGE},
+    intake::Counts,
     model,
     prefixes::{Cell, PrefixTable},
     prior::Prior,
@@ -63,19 +66,6 @@ pub(super) struct Shift {
     pub samples: Vec<u32>,
     /// Age of the newest in seconds.
     pub age_s: u32,
-}
-
-/// Where ways from a cell of the globe begin.
-pub(super) struct Start {
-    centre: Direction,
-    door: Door,
-}
-
-impl Start {
-    pub(super) fn of_cell(cell: u32) -> Start {
-        let centre = Direction::of(centre_of_cell(cell));
-        Start { centre, door: Door::of(centre) }
-    }
 }
 
 /// Which network: what is known of it besides its place.
@@ -351,70 +341,6 @@ impl Estimator {
         own.fold(f32::INFINITY, f32::min)
     }
 
-    /// The field at the place, to a degree.
-    fn believe_place(&self, coordinates: Coordinates, room: &mut Room) {
-        let mut belief = std::mem::take(&mut room.belief);
-        let known = self.field_at(coordinates, room);
-        belief.mean.clear();
-        belief.mean.extend_from_slice(known.mean);
-        belief.var.clear();
-        belief.var.extend_from_slice(known.var);
-        room.belief = belief;
-    }
-
-    /// The same by itself.
-    pub(super) fn field_at<'r>(&'r self, coordinates: Coordinates, room: &'r mut Room) -> FieldAt<'r> {
-        let cell = degree_cell(coordinates);
-        if let Some(known) = self.known_cells.get(cell) {
-            return known;
-        }
-        let Room { cells, near, fresh, .. } = room;
-        if cells.get(cell).is_none() {
-            self.field.at(Direction::of(centre_of_cell(cell)), near, fresh);
-            self.go_round(cell, fresh);
-            cells.put(cell, fresh);
-        }
-        cells.get(cell).expect("it was put there if it was not")
-    }
-
-    /// What detours add to the errors to expect in a cell of the globe, as far as they count.
-    fn go_round(&self, cell: u32, belief: &mut Belief) {
-        if self.trend.detour() == 0.0 {
-            return;
-        }
-        let from = Start::of_cell(cell);
-        for (region, mean) in belief.mean.iter_mut().enumerate() {
-            *mean += self.trend.detour() * self.detour(&from, region);
-        }
-    }
-
-    /// The detour from a cell to a region in units of the spread, no larger than errors are taken for.
-    pub(super) fn detour(&self, from: &Start, region: usize) -> f32 {
-        let km = from.centre.distance_km(self.sites[region].direction());
-        let spread_ms = self.prior.spread_ms(model::rtt_ms(km));
-        (self.detours.ms(from.door, region, km) / spread_ms).min(ERROR_RANGE.1)
-    }
-
-    /// What is in the estimate from a place to a region because of a detour, in milliseconds.
-    fn detour_ms(&self, coordinates: Coordinates, region: usize, model_ms: f32) -> f32 {
-        let from = Start::of_cell(degree_cell(coordinates));
-        self.trend.detour() * self.detour(&from, region) * self.prior.spread_ms(model_ms)
-    }
-
-    /// What continent, country and autonomous system add.
-    fn believe_groups(&self, place: &Place, asn: Option<u32>, belief: &mut Belief) {
-        let continent = place.continent.and_then(|continent| self.continents.get(&continent));
-        let country = place.country.and_then(|country| self.countries.get(&country));
-        let systems =
-            asn.into_iter().flat_map(|asn| [self.systems.get(&(asn, None)), self.systems.get(&(asn, place.country))]);
-        for shift in continent.into_iter().chain(country).chain(systems.flatten()) {
-            for region in 0..belief.mean.len() {
-                belief.mean[region] += shift.belief.mean[region];
-                belief.var[region] += shift.belief.var[region];
-            }
-        }
-    }
-
     fn widen(&self, var: f32, belief: &mut Belief) {
         belief.var.iter_mut().for_each(|known| *known += var);
     }
@@ -512,16 +438,4 @@ fn told_of_cell(ms: f32, uncertainty_ms: f32, cell: &Cell, distance_km: Option<f
         age_s: Some(u64::from(cell.age_s)),
         detour_ms: 0.0,
     }
-}
-
-/// The cell of one degree by one degree that a point lies in.
-pub(super) fn degree_cell(point: Coordinates) -> u32 {
-    let row = (point.latitude + 90.0).floor().clamp(0.0, 179.0) as u32;
-    let column = (point.longitude + 180.0).floor().clamp(0.0, 359.0) as u32;
-    row * 360 + column
-}
-
-/// The middle of such a cell.
-pub(super) fn centre_of_cell(cell: u32) -> Coordinates {
-    Coordinates { latitude: (cell / 360) as f32 - 89.5, longitude: (cell % 360) as f32 - 179.5 }
 }

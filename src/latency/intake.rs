@@ -13,8 +13,9 @@ use self::{gathered::Gathered, surroundings::Surroundings};
 use super::{
     belief::{Belief, Kinship, Observed, Workspace},
     candidates::{Choice, passed_over},
+    cells::{centre_of_cell, degree_cell},
     estimate::{Direction, RegionSite},
-    estimator::{Estimator, Room, Shift, Start, centre_of_cell, degree_cell},
+    estimator::{Estimator, Room, Shift, Start},
     field::{Field, Site},
     measurement::{Network, Row},
     model,
