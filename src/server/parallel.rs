@@ -10,13 +10,14 @@ use std::{
 
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::sys::{memory::give_back, priority::lower_this_thread};
+use crate::sys::{memory::give_back, priority::Leisure};
 
-/// Does what may take its time on a thread of its own that gets the least of a processor where others want it, too: who wakes beside it
-/// waits for microseconds (docs/performance.md). Waits for it; a panic in it comes out here.
+/// Does what may take its time on a thread of its own that gets what others leave of a processor: who wakes beside it goes on within
+/// microseconds (docs/performance.md), and threads that answer leave it something even in a flood. Waits for it; a panic in it
+/// comes out here.
 pub fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let lowered = || {
-        lower_this_thread();
+        let _leisure = Leisure::take();
         work()
     };
     thread::scope(|scope| scope.spawn(lowered).join().unwrap_or_else(|panic| resume_unwind(panic)))
