@@ -16,7 +16,7 @@ use super::{
     feed::{Feed, Measured, Sites},
     map::{ClientMap, Entry, Rankings},
     overlay::{Overlay, Segment},
-    ranges::{Bits, RangeMap},
+    ranges::{Bits, Range, RangeMap},
 };
 use crate::{
     config::model::{ClientMatch, RegionId, Rule},
@@ -270,13 +270,13 @@ impl Tables {
 }
 
 /// Compiles the ranges of one family for one map from located ranges that come in ascending order.
-struct RangeBuilder<'s, A> {
+struct RangeBuilder<'s, A: Bits> {
     sources: &'s Sources<'s>,
     spec_index: usize,
     spec: &'s MapSpec,
     overlay: Overlay<A>,
     next: Option<A>, // the first address not covered yet; `None`: all are
-    ranges: Vec<(A, u32)>,
+    ranges: Vec<Range<A>>,
     run: Option<Entry>,              // what the last range got
     rule_of_place: Vec<Option<u16>>, // by the number of a place that may come again
     own_ranking: Vec<Vec<u32>>,      // by rule (none first), then likewise; `UNKNOWN` until worked out
@@ -348,7 +348,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         let by_overlay = match segment {
             Segment::Fixed(entry) => {
                 self.run = None;
-                self.ranges.push((first, entry));
+                self.ranges.push(Range { start: first, value: entry });
                 return;
             }
             Segment::Rule(rule) => Some(rule),
@@ -364,7 +364,7 @@ impl<'s, A: Bits> RangeBuilder<'s, A> {
         // Most ranges are like the one before: they cost no look-up, and memory stays flat while millions stream through.
         if self.run != Some(entry) {
             self.run = Some(entry);
-            self.ranges.push((first, tables.entry(entry)));
+            self.ranges.push(Range { start: first, value: tables.entry(entry) });
         }
     }
 

@@ -65,9 +65,9 @@ pub struct RangeMap<A: Copy> {
 /// A range by its first address; it ends where the next one begins. Start and value share a cache line, without padding.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, packed(4))]
-struct Range<A: Copy> {
-    start: A,
-    value: u32,
+pub(super) struct Range<A: Copy> {
+    pub start: A,
+    pub value: u32,
 }
 
 /// What is known of a block of addresses, in 32 bits: its kind in the highest two, then
@@ -96,14 +96,13 @@ impl<A: Bits> RangeMap<A> {
     ///
     /// # Panics
     /// With 2^27 ranges or more: a gigabyte of them.
-    pub fn new(ranges: impl IntoIterator<Item = (A, u32)>) -> Self {
-        let mut merged: Vec<Range<A>> = ranges.into_iter().map(|(start, value)| Range { start, value }).collect();
-        debug_assert!(merged.first().is_some_and(|first| { first.start } == A::ZERO));
-        debug_assert!(merged.is_sorted_by(|a, b| { a.start } < { b.start }));
-        merged.dedup_by(|later, range| later.value == range.value);
-        merged.shrink_to_fit();
-        assert!(merged.len() < 1 << INDEX_BITS, "a map holds fewer than 2^27 ranges");
-        let mut map = RangeMap { ranges: merged, cells: Vec::new() };
+    pub(super) fn new(mut ranges: Vec<Range<A>>) -> Self {
+        debug_assert!(ranges.first().is_some_and(|first| { first.start } == A::ZERO));
+        debug_assert!(ranges.is_sorted_by(|a, b| { a.start } < { b.start }));
+        ranges.dedup_by(|later, range| later.value == range.value);
+        ranges.shrink_to_fit();
+        assert!(ranges.len() < 1 << INDEX_BITS, "a map holds fewer than 2^27 ranges");
+        let mut map = RangeMap { ranges, cells: Vec::new() };
         map.part(A::ZERO, 0, ROOT_LEN, 0);
         map.cells.shrink_to_fit();
         map
@@ -205,10 +204,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn map_of<A: Bits>(ranges: impl IntoIterator<Item = (A, u32)>) -> RangeMap<A> {
+        RangeMap::new(ranges.into_iter().map(|(start, value)| Range { start, value }).collect())
+    }
+
     #[test]
     fn the_scope_is_the_shortest_prefix_inside_the_range() {
         let at = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().to_bits();
-        let map = RangeMap::new([(0, 0), (at("10.0.0.0"), 1), (at("10.0.3.0"), 2), (at("11.0.0.0"), 0)]);
+        let map = map_of([(0, 0), (at("10.0.0.0"), 1), (at("10.0.3.0"), 2), (at("11.0.0.0"), 0)]);
         for (address, value, scope_len) in [
             ("10.0.0.7", 1, 23),
             ("10.0.2.7", 1, 24),
@@ -220,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(map.find(at(address)), (value, scope_len), "{address}");
         }
-        assert_eq!(RangeMap::<u32>::new([(0, 9)]).find(77), (9, 0));
+        assert_eq!(map_of::<u32>([(0, 9)]).find(77), (9, 0));
     }
 
     /// Starts all over, and so close together that tables lie within tables.
@@ -232,8 +235,8 @@ mod tests {
     fn every_address_of_a_densely_cut_block_is_found_in_both_families() {
         let value = |n: u32| n * 7 % 1000;
         let base = 0x2001_0db8u128 << 96;
-        let v6 = RangeMap::new([(0, 5000)].into_iter().chain((0..4000).map(|n| (base + u128::from(n), value(n)))));
-        let v4 = RangeMap::new([(0, 5000)].into_iter().chain((0..4000).map(|n| (0x0a00_0000 + n, value(n)))));
+        let v6 = map_of([(0, 5000)].into_iter().chain((0..4000).map(|n| (base + u128::from(n), value(n)))));
+        let v4 = map_of([(0, 5000)].into_iter().chain((0..4000).map(|n| (0x0a00_0000 + n, value(n)))));
         for n in 0..3999 {
             assert_eq!(v6.find(base + u128::from(n)), (value(n), 128), "{n}");
             assert_eq!(v4.find(0x0a00_0000 + n), (value(n), 32), "{n}");
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn values_too_large_for_a_cell_are_found_as_well() {
-        let map = RangeMap::new([(0u32, u32::MAX), (0x8000_0000, 7), (0xc000_0000, 1 << 22)]);
+        let map = map_of([(0u32, u32::MAX), (0x8000_0000, 7), (0xc000_0000, 1 << 22)]);
         assert_eq!((map.find(1), map.find(0x8000_0001), map.find(u32::MAX)), ((u32::MAX, 1), (7, 2), (1 << 22, 2)));
     }
 
@@ -256,7 +259,7 @@ mod tests {
         ) {
             let mut ranges = vec![(0u32, 0u32)];
             ranges.extend(cuts.iter().filter(|(start, _)| **start > 0).map(|(start, value)| (*start, *value)));
-            let map = RangeMap::new(ranges.clone());
+            let map = map_of(ranges.clone());
             let address = match use_near {
                 true => (i64::from(ranges[near.index(ranges.len())].0) + offset).rem_euclid(1 << 32) as u32,
                 false => anywhere,
