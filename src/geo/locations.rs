@@ -5,9 +5,11 @@ use std::{
     fmt,
     net::IpAddr,
     path::{Path, PathBuf},
+    thread,
 };
 
 use super::{
+    ahead::Ahead,
     error::GeoError,
     files::{FileInfo, Files, Held, Source},
     place::Place,
@@ -90,10 +92,16 @@ impl Locations {
         let Some(files) = &self.files else { return ranges::merge(vec![Box::new(BUILTIN.ranges(family))], each) };
         let sources = files.sources()?;
         let streams = sources.iter().map(|source| match source {
-            Source::Database(database) => Box::new(database.ranges(family)) as Box<dyn Ranges<Place>>,
+            Source::Database(database) => Box::new(database.ranges(family)) as Box<dyn Ranges<Place> + Send>,
             Source::Table(table) => Box::new(table.ranges(family)),
         });
-        ranges::merge(streams.collect(), each)
+        if thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+            return thread::scope(|scope| {
+                let ahead = streams.map(|stream| Box::new(Ahead::start(scope, stream)) as Box<dyn Ranges<Place>>);
+                ranges::merge(ahead.collect(), each)
+            });
+        }
+        ranges::merge(streams.map(|stream| stream as Box<dyn Ranges<Place>>).collect(), each)
     }
 
     /// Holds the content of the files for as long as the result lives: for who walks it, or looks up more than a few addresses, after

@@ -1,6 +1,7 @@
 //! Where things are: coordinates and distance, location databases, the built-in table, the gazetteer of cloud regions
 //! and airports. Knows nothing of latency.
 
+mod ahead;
 pub mod asn;
 pub mod compile;
 pub mod country;

@@ -115,7 +115,7 @@ struct Stream<'a, T> {
 }
 
 /// No number yet.
-const NOT_YET: u32 = u32::MAX;
+pub(super) const NOT_YET: u32 = u32::MAX;
 
 impl<T: Datum> Stream<'_, T> {
     fn next(&mut self, data: &mut Interner<T>) -> Result<Option<Range>, GeoError> {
