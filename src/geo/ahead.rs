@@ -4,7 +4,7 @@
 use std::{
     mem,
     sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
-    thread::Scope,
+    thread::{self, Scope},
 };
 
 use super::{
@@ -22,29 +22,31 @@ const CHUNKS_WAITING: usize = 4;
 struct Chunk<T> {
     ranges: Vec<Range>,
     data: Vec<T>,
+    is_last: bool,
 }
 
 /// The ranges of a stream that a thread of its own reads.
-pub(super) struct Ahead<T> {
+struct Ahead<T> {
     chunks: Receiver<Result<Chunk<T>, GeoError>>,
     /// Room for ranges, given back: it need not be found anew.
     used: Sender<Vec<Range>>,
     data: Vec<T>,
+    is_over: bool,
 }
 
-impl<T: Datum + Send> Ahead<T> {
-    /// Begins to read. The thread ends with the stream, or soon after the result is dropped.
-    pub(super) fn start<'scope>(
-        scope: &'scope Scope<'scope, '_>,
-        stream: Box<dyn Ranges<T> + Send + 'scope>,
-    ) -> Ahead<T>
-    where
-        T: 'scope,
-    {
-        let (sender, chunks) = sync_channel(CHUNKS_WAITING);
-        let (used, room) = channel();
-        scope.spawn(move || read(stream, &sender, &room));
-        Ahead { chunks, used, data: Vec::new() }
+/// Begins to read the stream that `open` opens. The thread ends with the stream, or soon after the result is dropped. Where there is no
+/// thread to be had, the stream is what it is.
+pub(super) fn ahead<'scope, T: Datum + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    open: impl Fn() -> Box<dyn Ranges<T> + Send + 'scope>,
+) -> Box<dyn Ranges<T> + 'scope> {
+    let stream = open();
+    let (sender, chunks) = sync_channel(CHUNKS_WAITING);
+    let (used, room) = channel();
+    let reader = thread::Builder::new().name("locations".into());
+    match reader.spawn_scoped(scope, move || read(stream, &sender, &room)) {
+        Ok(_) => Box::new(Ahead { chunks, used, data: Vec::new(), is_over: false }),
+        Err(_) => open(),
     }
 }
 
@@ -75,7 +77,7 @@ fn read<T: Datum>(
         ranges.append(&mut batch);
         if is_end || ranges.len() >= CHUNK_RANGES {
             let room = room.try_recv().unwrap_or_default();
-            let chunk = Chunk { ranges: mem::replace(&mut ranges, room), data: mem::take(&mut data) };
+            let chunk = Chunk { ranges: mem::replace(&mut ranges, room), data: mem::take(&mut data), is_last: is_end };
             if chunks.send(Ok(chunk)).is_err() || is_end {
                 return; // the other side has enough, or everything
             }
@@ -86,8 +88,11 @@ fn read<T: Datum>(
 impl<T: Datum> Ranges<T> for Ahead<T> {
     fn fetch(&mut self, batch: &mut Vec<Range>) -> Result<(), GeoError> {
         batch.clear();
-        if let Ok(chunk) = self.chunks.recv() {
-            let Chunk { ranges, data } = chunk?;
+        if !self.is_over {
+            // An error is the last that comes; nothing at all comes only of a panic, which comes out of the thread's scope, too.
+            let chunk = self.chunks.recv().expect("the reader tells of its end");
+            self.is_over = chunk.as_ref().map_or(true, |chunk| chunk.is_last);
+            let Chunk { ranges, data, .. } = chunk?;
             self.data.extend(data);
             let _reader_has_ended = self.used.send(mem::replace(batch, ranges));
         }
@@ -154,18 +159,18 @@ mod tests {
     fn what_is_fetched_ahead_is_what_would_be_fetched() {
         for count in [0, 1, 100, 4096, 4100, 20_000] {
             let expected = all(&mut *made(count, false));
-            let found = thread::scope(|scope| all(&mut Ahead::start(scope, made(count, false))));
+            let found = thread::scope(|scope| all(&mut *ahead(scope, || made(count, false))));
             assert_eq!(found, expected, "{count} ranges");
         }
     }
 
     #[test]
     fn an_error_arrives_and_whoever_has_enough_may_go() {
-        thread::scope(|scope| assert!(!all(&mut Ahead::start(scope, made(9_000, true))).1));
+        thread::scope(|scope| assert!(!all(&mut *ahead(scope, || made(9_000, true))).1));
         thread::scope(|scope| {
-            let mut ahead = Ahead::start(scope, made(1_000_000, false));
-            ahead.fetch(&mut Vec::new()).unwrap();
-            assert_eq!(ahead.data()[..3], [0, 1, 4], "what was known before has not appeared");
+            let mut stream = ahead(scope, || made(1_000_000, false));
+            stream.fetch(&mut Vec::new()).unwrap();
+            assert_eq!(stream.data()[..3], [0, 1, 4], "what was known before has not appeared");
         });
     }
 }

@@ -10,7 +10,8 @@ use std::{
 use super::{
     error::GeoError,
     mmdb::Database,
-    ranges::Family,
+    place::Place,
+    ranges::{Family, Ranges},
     table::{MAGIC, Table},
 };
 
@@ -29,6 +30,14 @@ impl Source {
         } else {
             Source::Database(Box::new(Database::new(path, bytes)?))
         })
+    }
+
+    /// Its located ranges of that family.
+    pub(super) fn ranges(&self, family: Family) -> Box<dyn Ranges<Place> + Send + '_> {
+        match self {
+            Source::Database(database) => Box::new(database.ranges(family)),
+            Source::Table(table) => Box::new(table.ranges(family)),
+        }
     }
 }
 

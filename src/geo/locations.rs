@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    ahead::Ahead,
+    ahead::ahead,
     error::GeoError,
     files::{FileInfo, Files, Held, Source},
     place::Place,
@@ -91,17 +91,13 @@ impl Locations {
     fn walk(&self, family: Family, each: &mut ranges::Each<'_, Place>) -> Result<(), GeoError> {
         let Some(files) = &self.files else { return ranges::merge(vec![Box::new(BUILTIN.ranges(family))], each) };
         let sources = files.sources()?;
-        let streams = sources.iter().map(|source| match source {
-            Source::Database(database) => Box::new(database.ranges(family)) as Box<dyn Ranges<Place> + Send>,
-            Source::Table(table) => Box::new(table.ranges(family)),
-        });
         if thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
             return thread::scope(|scope| {
-                let ahead = streams.map(|stream| Box::new(Ahead::start(scope, stream)) as Box<dyn Ranges<Place>>);
-                ranges::merge(ahead.collect(), each)
+                let streams = sources.iter().map(|source| ahead(scope, move || source.ranges(family)));
+                ranges::merge(streams.collect(), each)
             });
         }
-        ranges::merge(streams.map(|stream| stream as Box<dyn Ranges<Place>>).collect(), each)
+        ranges::merge(sources.iter().map(|source| source.ranges(family) as Box<dyn Ranges<Place>>).collect(), each)
     }
 
     /// Holds the content of the files for as long as the result lives: for who walks it, or looks up more than a few addresses, after

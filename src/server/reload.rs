@@ -29,13 +29,16 @@ pub async fn reload(live: &Arc<Live>, prober: &Prober, serving: &Serving, why: &
     let running = before.clone();
     let live_then = live.clone();
     let load = move || {
-        let config = config::load(&running.path)?;
+        let config = at_leisure(|| config::load(&running.path))?;
+        // Not at leisure: others wait for the locks of these.
         let (learnt, penalties_ms) = (eyes::rows(&live_then, &config), live_then.rises.penalties(&config));
         let past = Past { before: Some(&running), learnt, penalties_ms };
-        let world = World::compile_after(config, &running.path, past)?;
-        Ok::<_, Report>(live_then.make_ready(world))
+        at_leisure(|| {
+            let world = World::compile_after(config, &running.path, past)?;
+            Ok::<_, Report>(live_then.make_ready(world))
+        })
     };
-    let loaded = tokio::task::spawn_blocking(|| at_leisure(load)).await;
+    let loaded = tokio::task::spawn_blocking(load).await;
     match loaded {
         Ok(Ok(ready)) => {
             let world = ready.world();

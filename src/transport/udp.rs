@@ -5,7 +5,13 @@
 //! comes and each reply that leaves, and the thread makes a third system call a batch: measured, together a fifth of what a query
 //! costs in the kernel.
 
-use std::{io, net::UdpSocket, os::fd::AsFd, thread, time::Duration};
+use std::{
+    io,
+    net::UdpSocket,
+    os::fd::AsFd,
+    thread,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use tokio::sync::watch;
 
@@ -33,9 +39,11 @@ const REST_AFTER_ERROR: Duration = Duration::from_millis(10);
 /// So many full batches in a row, some three milliseconds of work, mean that queries come as fast as they are answered.
 const FULL_BATCHES: u32 = 64;
 
-/// What a thread that never rests leaves after so many to work that has leisure, a reload for example, which would take minutes in a
-/// flood otherwise: a twelfth of its time. What comes meanwhile waits in the socket.
+/// What threads that never rest leave to work that has leisure, a reload for example, which would take minutes in a flood otherwise: a
+/// twelfth of their time, the same moments for all of them, since one would take what another leaves. What comes meanwhile waits in
+/// the socket.
 const PAUSE: Duration = Duration::from_micros(250);
+const PAUSE_EVERY: Duration = Duration::from_millis(3);
 
 /// Batches taken after the word to end. More than a full receive buffer holds, so everything that had arrived is answered, and a
 /// flood cannot hold the end up for more than a moment.
@@ -65,7 +73,7 @@ impl<R: Respond> Engine<R> {
                 Ok(received) => {
                     answer(received, &socket, &mut batch, &mut worker, &mut stopwatch);
                     if courtesy.is_due(received) && is_anyone_at_leisure() {
-                        thread::sleep(PAUSE);
+                        UNIX_EPOCH.elapsed().ok().and_then(pause_left).inspect(|left| thread::sleep(*left));
                     }
                 }
                 // Nobody asks: an idle thread must not hold on to an old map until somebody does.
@@ -87,16 +95,18 @@ struct Courtesy {
 }
 
 impl Courtesy {
-    /// Takes the size of a batch.
+    /// Takes the size of a batch; true where the thread has not rested for long.
     #[inline]
     fn is_due(&mut self, received: usize) -> bool {
-        self.full_batches = if received == SLOTS { self.full_batches + 1 } else { 0 };
-        let is_due = self.full_batches == FULL_BATCHES;
-        if is_due {
-            self.full_batches = 0;
-        }
-        is_due
+        self.full_batches = if received == SLOTS { self.full_batches.saturating_add(1) } else { 0 };
+        self.full_batches >= FULL_BATCHES
     }
+}
+
+/// What is left of a pause at this time on the clock, if it is one.
+fn pause_left(since_1970: Duration) -> Option<Duration> {
+    let at = since_1970.subsec_nanos() % PAUSE_EVERY.subsec_nanos();
+    PAUSE.checked_sub(Duration::from_nanos(at.into())).filter(|left| !left.is_zero())
 }
 
 /// One batch: answer what was received, and send the replies.
@@ -155,9 +165,19 @@ mod tests {
     #[test]
     fn a_thread_that_never_rests_is_told_to_and_no_other() {
         let mut courtesy = Courtesy::default();
-        let due = (0..4 * FULL_BATCHES).filter(|_| courtesy.is_due(SLOTS)).count();
-        assert_eq!(due, 4);
+        let due = (0..4 * FULL_BATCHES).filter(|_| courtesy.is_due(SLOTS)).count() as u32;
+        assert_eq!(due, 3 * FULL_BATCHES + 1);
         assert!((0..4 * FULL_BATCHES).all(|n| !courtesy.is_due(if n % 50 == 0 { SLOTS - 1 } else { SLOTS })));
+    }
+
+    #[test]
+    fn pauses_are_the_same_moments_for_all_and_a_twelfth_of_the_time() {
+        let left_us = |at_us| pause_left(Duration::from_micros(at_us)).map(|left| left.as_micros());
+        let from = 1_700_000_000_000_000; // whole seconds
+        assert_eq!(
+            [0, 100, 249, 250, 2_999, 3_000].map(|at| left_us(from + at)),
+            [Some(250), Some(150), Some(1), None, None, Some(250)]
+        );
     }
 
     #[test]
