@@ -56,7 +56,7 @@ pub use self::{error::ServeError, world::World};
 use crate::{
     config::{Problem, model::Config},
     health::{Board, NetProbe, Prober, install_crypto_provider, probe::tls::TrustedRoots},
-    sys::{descriptors::given_at_start, memory::map_large_blocks, names::addresses_of},
+    sys::{descriptors::given_at_start, memory::map_large_blocks, names::addresses_of, priority::allow_calling_back},
     transport,
 };
 
@@ -99,6 +99,7 @@ pub struct Ready {
 pub fn serve(options: Options) -> Result<(), ServeError> {
     let begun = Instant::now();
     map_large_blocks();
+    allow_calling_back();
     let start = Start { takeover: options.takeover, given: given_at_start()?, is_service: true };
     let world = World::load(&options.config).map_err(ServeError::Config)?;
     run(world, begun, start, |_| {})

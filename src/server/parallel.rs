@@ -4,23 +4,41 @@
 use std::{
     num::NonZero,
     panic::resume_unwind,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{RecvTimeoutError, channel},
+    },
     thread,
+    time::Duration,
 };
 
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::sys::{memory::give_back, priority::Leisure};
+use crate::sys::{
+    memory::give_back,
+    priority::{Leisure, call_back},
+};
+
+/// So long does work at leisure have nothing but what others leave. A reload of ten thousand routes at half load takes half a second.
+const LEISURE: Duration = Duration::from_secs(2);
 
 /// Does what may take its time on a thread of its own that gets what others leave of a processor: who wakes beside it goes on within
-/// microseconds (docs/performance.md), and threads that answer leave it something even in a flood. Waits for it; a panic in it
-/// comes out here.
+/// microseconds (docs/performance.md). What takes long all the same, since they leave little, gets the least share beside them. Waits for
+/// it; a panic in it comes out here.
 pub fn at_leisure<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let lowered = || {
+    let (working, is_done) = channel::<()>();
+    let lowered = move || {
+        let _until_its_end = working;
         let _leisure = Leisure::take();
         work()
     };
-    thread::scope(|scope| scope.spawn(lowered).join().unwrap_or_else(|panic| resume_unwind(panic)))
+    thread::scope(|scope| {
+        let worker = scope.spawn(lowered);
+        while is_done.recv_timeout(LEISURE) == Err(RecvTimeoutError::Timeout) {
+            call_back();
+        }
+        worker.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Does what waits, for the disk or for a lock, on a thread of the runtime that may. A panic in it comes out here; `None`: the program is

@@ -1,64 +1,126 @@
 //! How much of a processor a thread gets where others want it, too. Must never know what the thread does.
 
 use std::{
+    fs,
     marker::PhantomData,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    mem,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
 };
 
-/// Threads that have only what others leave of a processor.
+use libc::{c_int, c_long};
+
+/// Threads that have leisure now.
 static AT_LEISURE: AtomicUsize = AtomicUsize::new(0);
 
-/// The calling thread takes what of a processor others leave, for as long as it lives.
+/// Of `RLIMIT_NICE`: the least with which a thread may leave `SCHED_IDLE` again, for the least share of the usual policy.
+const NICE_LIMIT: libc::rlim_t = 1;
+
+/// The calling thread lets others go first, for as long as it lives.
 pub struct Leisure {
-    is_counted: bool,
     _for_the_thread_that_has_it: PhantomData<*const ()>,
 }
 
 impl Leisure {
     /// Gives the calling thread, and those that it starts, only what others leave of a processor: whoever wakes beside it goes first, at
-    /// once. That cannot be undone; what this returns tells others of it ([`is_anyone_at_leisure`]). Where the system does not allow
-    /// it, the thread gets the least share beside others, and where not even that, nothing changes.
+    /// once. It cannot undo that itself; others may call it back to the least share beside them ([`call_back`]). Where nobody
+    /// could, the least share is what it gets, and where not even that is allowed, nothing changes.
     pub fn take() -> Leisure {
-        let is_counted = leave_the_rest_to_others();
-        if !is_counted {
-            take_the_least_share();
+        AT_LEISURE.fetch_add(1, Relaxed);
+        take_the_least_share();
+        if may_be_called_back() {
+            set_policy(0, libc::SCHED_IDLE);
         }
-        AT_LEISURE.fetch_add(usize::from(is_counted), Relaxed);
         // What it was given as a thread like others it would use up first, some milliseconds.
         thread::yield_now();
-        Leisure { is_counted, _for_the_thread_that_has_it: PhantomData }
+        Leisure { _for_the_thread_that_has_it: PhantomData }
     }
 }
 
 impl Drop for Leisure {
     fn drop(&mut self) {
-        AT_LEISURE.fetch_sub(usize::from(self.is_counted), Relaxed);
+        AT_LEISURE.fetch_sub(1, Relaxed);
     }
 }
 
-/// Whether a thread has only what others leave. Where others never rest that is next to nothing, so they should now and then.
+/// Whether a thread has leisure. Where others never rest it gets next to nothing, so they should now and then.
 #[inline]
 pub fn is_anyone_at_leisure() -> bool {
     AT_LEISURE.load(Relaxed) > 0
 }
 
-/// False where that is refused.
-fn leave_the_rest_to_others() -> bool {
-    let this_thread: libc::c_long = 0;
-    let (policy, priority) = (libc::c_long::from(libc::SCHED_IDLE), 0 as libc::c_int);
-    // SAFETY: the call takes numbers and one that it reads. By its number, since not every C library has a function for it.
-    unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, &raw const priority) == 0 }
+/// Lets threads that have leisure be called back. To be called before privileges are given up; without any it depends on the limits that
+/// the process was started with (`RLIMIT_NICE`).
+pub fn allow_calling_back() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit that outlives both calls, which only read or write it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NICE, &mut limit) == 0 && limit.rlim_cur < NICE_LIMIT {
+            let enough = libc::rlimit { rlim_cur: NICE_LIMIT, rlim_max: limit.rlim_max.max(NICE_LIMIT) };
+            let _stays_as_it_is_otherwise = libc::setrlimit(libc::RLIMIT_NICE, &enough);
+        }
+    }
+}
+
+/// Gives all threads of this process that have only what others leave the least share beside others instead: for when others leave nothing.
+pub fn call_back() {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
+    let ids = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    ids.filter(|id| policy(*id) == c_long::from(libc::SCHED_IDLE)).for_each(|id| set_policy(id, libc::SCHED_OTHER));
+}
+
+/// Whether a thread of this process may be: tried once, on a thread that does nothing else.
+fn may_be_called_back() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    let there_and_back = || {
+        set_policy(0, libc::SCHED_IDLE);
+        set_policy(0, libc::SCHED_OTHER);
+        policy(0) == c_long::from(libc::SCHED_OTHER)
+    };
+    *MAY.get_or_init(|| thread::spawn(there_and_back).join().unwrap_or(false))
 }
 
 fn take_the_least_share() {
-    const LOWEST: libc::c_int = 19;
-    // SAFETY: the call takes numbers alone; process 0 is the calling thread (Linux keeps a nice value for each thread).
-    let _is_only_slower_for_others = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST) };
+    const LOWEST: c_int = 19;
+    let share = libc::sched_attr {
+        size: mem::size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: 0,
+        sched_nice: LOWEST,
+        sched_priority: 0,
+        // Whoever wakes beside a thread with a longer slice, which this is the longest of, goes on before that has ended (Linux 6.12).
+        sched_runtime: 100_000_000,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let (this_thread, no_flags): (c_long, c_long) = (0, 0);
+    // SAFETY: the call takes numbers and a structure of the size that it tells, which it only reads.
+    if unsafe { libc::syscall(libc::SYS_sched_setattr, this_thread, &raw const share, no_flags) } != 0 {
+        // SAFETY: the call takes numbers alone; process 0 is the calling thread (Linux keeps a nice value for each thread).
+        let _is_only_slower_for_others = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST) };
+    }
+}
+
+/// Of a thread; 0 is the calling one.
+fn policy(id: c_long) -> c_long {
+    // SAFETY: the call takes a number alone. By its number, since not every C library has a function for it.
+    unsafe { libc::syscall(libc::SYS_sched_getscheduler, id) }
+}
+
+fn set_policy(id: c_long, policy: c_int) {
+    let priority: c_int = 0;
+    // SAFETY: the call takes numbers and one that it reads. By its number, as above.
+    let _stays_as_it_is_otherwise =
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, id, c_long::from(policy), &raw const priority) };
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     /// Nice value and policy as /proc has them: 5 is that of `SCHED_IDLE`.
@@ -70,23 +132,24 @@ mod tests {
     }
 
     #[test]
-    fn only_the_calling_thread_and_those_that_it_starts_wait_for_others() {
+    fn only_the_calling_thread_and_those_that_it_starts_wait_for_others_until_they_are_called_back() {
+        allow_calling_back();
+        let idle = if may_be_called_back() { 5 } else { 0 };
         let before = standing();
-        let lowered = thread::spawn(|| {
-            let leisure = Leisure::take();
-            (standing(), thread::spawn(standing).join().unwrap(), leisure.is_counted)
+        let (told, called) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            let lowered = scope.spawn(|| {
+                let _leisure = Leisure::take();
+                let taken = (standing(), thread::spawn(standing).join().unwrap(), is_anyone_at_leisure());
+                told.wait();
+                called.wait();
+                (taken, standing())
+            });
+            told.wait();
+            call_back();
+            called.wait();
+            assert_eq!(lowered.join().unwrap(), (((19, idle), (19, idle), true), (19, 0)));
         });
-        let (own, started, is_counted) = lowered.join().unwrap();
-        assert_eq!(own, if is_counted { (before.0, 5) } else { (19, before.1) });
-        assert_eq!((started, standing()), (own, before));
-    }
-
-    #[test]
-    fn a_thread_that_may_not_leave_everything_takes_the_least_share() {
-        let lowered = thread::spawn(|| {
-            take_the_least_share();
-            standing().0
-        });
-        assert_eq!(lowered.join().unwrap(), 19);
+        assert_eq!(standing(), before);
     }
 }
