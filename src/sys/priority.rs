@@ -131,25 +131,37 @@ mod tests {
         (fields[16].parse().unwrap(), fields[38].parse().unwrap())
     }
 
+    /// How a thread stands that has leisure, how one that it starts, and how it stands after it was called back.
+    fn taken_and_called_back() -> [(i32, u32); 3] {
+        let (told, called) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            let lowered = scope.spawn(|| {
+                let _leisure = Leisure::take();
+                assert!(is_anyone_at_leisure());
+                let (own, started) = (standing(), thread::spawn(standing).join().unwrap());
+                told.wait();
+                called.wait();
+                [own, started, standing()]
+            });
+            told.wait();
+            call_back();
+            called.wait();
+            lowered.join().unwrap()
+        })
+    }
+
     #[test]
     fn only_the_calling_thread_and_those_that_it_starts_wait_for_others_until_they_are_called_back() {
         allow_calling_back();
         let idle = if may_be_called_back() { 5 } else { 0 };
         let before = standing();
-        let (told, called) = (Barrier::new(2), Barrier::new(2));
-        thread::scope(|scope| {
-            let lowered = scope.spawn(|| {
-                let _leisure = Leisure::take();
-                let taken = (standing(), thread::spawn(standing).join().unwrap(), is_anyone_at_leisure());
-                told.wait();
-                called.wait();
-                (taken, standing())
-            });
-            told.wait();
-            call_back();
-            called.wait();
-            assert_eq!(lowered.join().unwrap(), (((19, idle), (19, idle), true), (19, 0)));
-        });
+        // Others in this process may call all of them back at any moment: once nobody does.
+        let is_as_it_should_be = |_| {
+            let seen = taken_and_called_back();
+            assert!(seen.iter().all(|(nice, _)| *nice == 19) && seen[2].1 == 0, "{seen:?}");
+            seen == [(19, idle), (19, idle), (19, 0)]
+        };
+        assert!((0..100).any(is_as_it_should_be));
         assert_eq!(standing(), before);
     }
 }
